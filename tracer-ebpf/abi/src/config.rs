@@ -1,0 +1,176 @@
+//! What user space sets before the programs are loaded, and the maps' values.
+
+/// What is done with the events of a control group; the value in the map of groups.
+pub mod verdict {
+    /// Nothing of it is reported.
+    pub const IGNORE: u8 = 0;
+    /// Reported.
+    pub const TRACE: u8 = 1;
+    /// Reported; whether anyone wants it is not known yet.
+    pub const HOLD: u8 = 2;
+    /// In records only: no verdict was there.
+    pub const NONE: u8 = 255;
+}
+
+/// `Config::scope`: which conditions an event must meet, all of them.
+pub mod scope {
+    /// The control group has a verdict other than ignore.
+    pub const CGROUP: u32 = 1;
+    /// The process or an ancestor was named.
+    pub const TGID: u32 = 1 << 1;
+    /// The thread has one of the wanted names.
+    pub const COMM: u32 = 1 << 2;
+    /// The process runs one of the wanted programs.
+    pub const EXE: u32 = 1 << 3;
+}
+
+/// `Config::features`: what this kernel has; code that needs more is removed by the verifier.
+pub mod feature {
+    /// `bpf_get_current_task_btf` and `bpf_task_pt_regs` (5.15).
+    pub const TASK_REGS: u32 = 1;
+    /// Control groups are told apart by the v1 hierarchy of `Config::cgroup_subsys`, not by the v2 tree.
+    pub const CGROUP_V1: u32 = 1 << 1;
+    /// Exit records are wanted.
+    pub const EXIT: u32 = 1 << 2;
+}
+
+/// Processes that are never reported.
+pub const EXCLUDED: usize = 4;
+
+/// The one read-only global that says what is wanted.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Config {
+    /// See [`scope`].
+    pub scope: u32,
+    /// See [`feature`].
+    pub features: u32,
+    /// Thread groups never reported; 0 is no one.
+    pub exclude: [u32; EXCLUDED],
+    /// The chosen hierarchy's number; control groups of others are left alone.
+    pub hierarchy: u32,
+    /// Index into `css_set.subsys` with [`feature::CGROUP_V1`].
+    pub cgroup_subsys: u32,
+    /// Size of a kernel stack, for kernels without [`feature::TASK_REGS`].
+    pub thread_size: u32,
+    /// `sizeof(struct pt_regs)`, for the same.
+    pub regs_size: u32,
+}
+const _: () = assert!(size_of::<Config>() == 40);
+
+/// How to read a call's arguments: each field is the argument's index, or one of the constants below.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Call {
+    /// See [`crate::Op`]; 0 for calls that are not looked at.
+    pub op: u8,
+    /// How the first part is given.
+    pub first_dir: u8,
+    /// Its argument, or [`Call::NO`].
+    pub first_name: u8,
+    /// How the second part is given.
+    pub second_dir: u8,
+    /// Its argument, or [`Call::NO`].
+    pub second_name: u8,
+    /// The extended attribute's name, or [`Call::NO`].
+    pub xattr: u8,
+    /// The `AT_*` flags, or [`Call::NO`].
+    pub at_flags: u8,
+    /// Zero.
+    pub _pad: u8,
+}
+const _: () = assert!(size_of::<Call>() == 8);
+
+impl Call {
+    /// No such argument.
+    pub const NO: u8 = 0xff;
+    /// A relative name starts from the working directory.
+    pub const CWD: u8 = 0xfe;
+    /// The name is a text and not a path (what a symbolic link says).
+    pub const TEXT: u8 = 0xfd;
+}
+
+/// Calls are looked up by number in a table of this size.
+pub const CALLS: usize = 512;
+
+/// Byte offsets in this kernel's structures, from its BTF.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "the names are those of the kernel: type, then member")]
+pub struct Offsets {
+    pub task_tgid: u32,
+    pub task_pid: u32,
+    pub task_files: u32,
+    pub task_fs: u32,
+    pub task_mm: u32,
+    pub task_signal: u32,
+    pub task_group_leader: u32,
+    pub task_real_parent: u32,
+    pub task_start_boottime: u32,
+    pub task_self_exec_id: u32,
+    pub task_comm: u32,
+    pub task_exit_code: u32,
+    pub task_cgroups: u32,
+    pub task_stack: u32,
+    pub files_count: u32,
+    pub files_fdt: u32,
+    pub fdt_fd: u32,
+    pub fdt_max_fds: u32,
+    pub file_f_path: u32,
+    pub file_f_mode: u32,
+    pub path_mnt: u32,
+    pub path_dentry: u32,
+    pub fs_root: u32,
+    pub fs_pwd: u32,
+    pub dentry_d_parent: u32,
+    pub dentry_d_inode: u32,
+    pub dentry_d_hash_pprev: u32,
+    pub vfsmount_mnt_root: u32,
+    pub mount_mnt: u32,
+    pub mount_mnt_parent: u32,
+    pub mount_mnt_mountpoint: u32,
+    pub inode_i_ino: u32,
+    pub inode_i_mode: u32,
+    pub inode_i_uid: u32,
+    pub inode_i_gid: u32,
+    pub inode_i_size: u32,
+    pub inode_i_sb: u32,
+    pub inode_sizeof: u32,
+    pub sb_s_dev: u32,
+    pub sb_s_magic: u32,
+    pub mm_arg_start: u32,
+    pub mm_arg_end: u32,
+    pub bprm_file: u32,
+    pub bprm_filename: u32,
+    pub signal_live: u32,
+    pub signal_flags: u32,
+    pub signal_group_exit_code: u32,
+    pub cssset_subsys: u32,
+    pub css_cgroup: u32,
+    pub css_parent: u32,
+    pub cgroup_self: u32,
+    pub cgroup_kn: u32,
+    pub cgroup_root: u32,
+    pub cgroup_root_hierarchy_id: u32,
+    pub kn_id: u32,
+    /// `struct pt_regs`: the six arguments of a system call, as they are after the call too.
+    pub regs_args: [u32; 6],
+    /// `struct pt_regs`: the number of the call.
+    pub regs_nr: u32,
+}
+const _: () = assert!(size_of::<Offsets>() == 62 * 4);
+
+/// One kind of event on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Events in scope.
+    pub seen: u64,
+    /// Records put into the ring.
+    pub emitted: u64,
+    /// Records that found no room in the ring.
+    pub lost_ring: u64,
+    /// Calls that found no room in the map of calls that have begun.
+    pub lost_inflight: u64,
+}
+const _: () = assert!(size_of::<Count>() == 32);

@@ -1,0 +1,82 @@
+//! What the programs counted, summed over CPUs.
+
+use knark_abi::kind;
+
+/// One kind of event. `seen == emitted + lost_ring + lost_inflight + in_flight()` holds exactly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Events in scope.
+    pub seen: u64,
+    /// Records put into the ring.
+    pub emitted: u64,
+    /// Records that found no room in the ring.
+    pub lost_ring: u64,
+    /// Calls that found no room in the map of calls that have begun.
+    pub lost_inflight: u64,
+}
+
+impl Count {
+    /// All that was lost.
+    pub const fn lost(&self) -> u64 {
+        self.lost_ring + self.lost_inflight
+    }
+
+    /// Calls that have begun and not ended.
+    pub const fn in_flight(&self) -> u64 {
+        self.seen.saturating_sub(self.emitted + self.lost())
+    }
+}
+
+/// All kinds, since the programs were loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// By [`kind`].
+    pub kinds: [Count; kind::COUNT],
+    /// How often the kernel skipped a program since another one was running on that CPU; None where the kernel doesn't
+    /// count this (before 5.12). These events are in no other number.
+    pub missed: Option<u64>,
+    /// Processes that should have come into the scope (by fork or exec) and found no room there.
+    pub scope_lost: u64,
+}
+
+impl Counters {
+    /// Execs.
+    pub const fn exec(&self) -> &Count {
+        &self.kinds[kind::EXEC as usize]
+    }
+
+    /// Continuations of arguments; a lost one is also marked in the exec's record.
+    pub const fn exec_args(&self) -> &Count {
+        &self.kinds[kind::EXEC_ARGS as usize]
+    }
+
+    /// Opens.
+    pub const fn open(&self) -> &Count {
+        &self.kinds[kind::OPEN as usize]
+    }
+
+    /// Path calls.
+    pub const fn path(&self) -> &Count {
+        &self.kinds[kind::PATH as usize]
+    }
+
+    /// Exits.
+    pub const fn exit(&self) -> &Count {
+        &self.kinds[kind::EXIT as usize]
+    }
+
+    /// Control groups made.
+    pub const fn cgroup_mkdir(&self) -> &Count {
+        &self.kinds[kind::CGROUP_MKDIR as usize]
+    }
+
+    /// Control groups removed.
+    pub const fn cgroup_rmdir(&self) -> &Count {
+        &self.kinds[kind::CGROUP_RMDIR as usize]
+    }
+
+    /// Everything that is known to be lost.
+    pub fn lost(&self) -> u64 {
+        self.kinds.iter().map(Count::lost).sum::<u64>() + self.missed.unwrap_or(0) + self.scope_lost
+    }
+}

@@ -1,0 +1,34 @@
+//! The eBPF programs, as safe Rust: load and attach them, set what they let through, take their records.
+//!
+//! [`Probes::attach`] does everything that needs rights; afterwards [`Probes::wait`] and [`Probes::drain`] hand out
+//! [`Record`]s, which borrow from the ring buffer, and [`Probes::counters`] accounts for each event that was seen. This
+//! module and the programs themselves are the only places with unsafe code, and nothing outside knows about aya.
+//!
+//! Only the portable tier is here: tracepoints of single system calls for files, typed tracepoints for processes. Another
+//! tier is another list of probes in `plan`.
+
+pub mod btf;
+pub mod cgroups;
+pub mod features;
+
+mod calls;
+mod counters;
+mod error;
+mod link;
+mod offsets;
+mod parse;
+mod plan;
+mod probes;
+mod record;
+mod ring;
+mod tracefs;
+
+pub use cgroups::{CgroupVersion, Hierarchy, hierarchy};
+pub use counters::{Count, Counters};
+pub use error::{AttachError, MapError};
+pub use knark_abi::{Op, kind, mark, text, walk};
+pub use plan::{Missing, ProbeState, ProbeStatus, Tier};
+pub use probes::{Events, Options, Probes, Scope, Verdict};
+pub use record::{
+    Ancestors, Args, Cgroup, Exec, ExecArgs, Exit, Head, Inode, Open, PathCall, PathName, PathSource, Record, Upper, Xattr,
+};

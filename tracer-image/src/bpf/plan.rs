@@ -1,0 +1,52 @@
+//! Which probes there are, and what became of each.
+
+/// How much of the kernel a probe rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// Tracepoints: works wherever there is BTF.
+    Portable,
+}
+
+/// Why a probe is not attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// The kernel or its architecture doesn't have it: nothing can be missed through it.
+    Unsupported,
+    /// It is there, and may not be used.
+    Forbidden,
+}
+
+/// What became of a probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeState {
+    /// It fires.
+    Attached,
+    /// It doesn't, and why.
+    Missing(Missing, String),
+}
+
+/// One probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeStatus {
+    /// The name of the call or of the kernel's tracepoint.
+    pub name: String,
+    /// Its tier.
+    pub tier: Tier,
+    /// What became of it.
+    pub state: ProbeState,
+}
+
+impl ProbeStatus {
+    /// Whether it fires.
+    pub const fn attached(&self) -> bool {
+        matches!(self.state, ProbeState::Attached)
+    }
+
+    /// Why it doesn't.
+    pub fn reason(&self) -> &str {
+        match &self.state {
+            ProbeState::Attached => "attached",
+            ProbeState::Missing(_, reason) => reason,
+        }
+    }
+}
