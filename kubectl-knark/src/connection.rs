@@ -1,0 +1,190 @@
+//! One connection to a tracer, over whatever carries bytes: an exec websocket, or a child's pipes.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use ed25519_dalek::{Signer, SigningKey};
+use knark_specs::{
+    PROTOCOL,
+    frame::{Down, Plan, PodVerdict, Status, Up},
+    packet::{self, PacketError},
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::{mpsc, watch},
+};
+
+use crate::source::Input;
+
+/// How often the plugin shows that it lives; the tracer gives it a multiple of this.
+const PING_EVERY: Duration = Duration::from_secs(2);
+/// A tracer that says nothing for this long is gone: it sends its status several times in that.
+const SILENCE: Duration = Duration::from_secs(10);
+/// How often what arrived is acknowledged.
+const ACK_EVERY: Duration = Duration::from_millis(250);
+
+/// What all connections of one session share.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Its public half is in the tracer's arguments.
+    pub key: Arc<SigningKey>,
+    /// What to watch.
+    pub plan: Plan,
+    /// The verdicts on pods so far, by UID; changes are sent as they come.
+    pub verdicts: watch::Receiver<Arc<BTreeMap<String, PodVerdict>>>,
+    /// Turns true when the tracer shall end.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// How a connection ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// The tracer said goodbye.
+    Bye,
+    /// The connection broke; it can be taken up again.
+    Cut(String),
+}
+
+/// What can't be mended by connecting again.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// The other side isn't a tracer of this version.
+    #[error(
+        "plugin {} speaks protocol {PROTOCOL}, the tracer ({version}) speaks {protocol}: use the tracer image of the plugin's own version (see `kubectl knark version`)",
+        env!("CARGO_PKG_VERSION")
+    )]
+    Version {
+        /// The tracer's version.
+        version: String,
+        /// Its protocol.
+        protocol: u32,
+    },
+    /// The tracer can't do its work.
+    #[error("{0}")]
+    Refused(String),
+    /// Not a tracer's stream.
+    #[error("reading the tracer's stream: {0}")]
+    Packet(#[from] PacketError),
+}
+
+/// Speaks with a tracer until the connection ends. `last_seq` is the last batch that was passed on, over all connections.
+pub async fn drive(
+    node: u32,
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut session: Session,
+    last_seq: &mut u64,
+    out: &mpsc::Sender<Input>,
+) -> Result<End, ConnectionError> {
+    let started = Instant::now();
+    let mut decoder = packet::Decoder::default();
+    let mut buffer = vec![0; 128 << 10];
+    let mut known: BTreeMap<String, PodVerdict> = BTreeMap::new();
+    let (mut greeted, mut acked, mut stopping) = (false, *last_seq, false);
+    let mut ping = tokio::time::interval(PING_EVERY);
+    let mut ack = tokio::time::interval(ACK_EVERY);
+    let mut heard = Instant::now();
+    macro_rules! send {
+        ($message:expr) => {
+            if let Err(error) = write(&mut to, &$message).await {
+                return Ok(End::Cut(error.to_string()));
+            }
+        };
+    }
+    loop {
+        tokio::select! {
+            read = from.read(&mut buffer) => {
+                let length = match read {
+                    Ok(0) if decoder.is_inside_packet() => return Ok(End::Cut("the stream ended inside a packet".into())),
+                    Ok(0) => return Ok(End::Cut("the stream ended".into())),
+                    Ok(length) => length,
+                    Err(error) => return Ok(End::Cut(error.to_string())),
+                };
+                heard = Instant::now();
+                decoder.push(&buffer[..length]);
+                while let Some(message) = decoder.next::<Up>()? {
+                    match message {
+                        Up::Challenge { protocol, version, .. } if protocol != PROTOCOL => {
+                            return Err(ConnectionError::Version { version, protocol });
+                        }
+                        Up::Challenge { nonce, .. } => {
+                            let signature = session.key.sign(&nonce).to_bytes().to_vec();
+                            send!(Down::Auth { signature, resume_after: *last_seq });
+                            send!(Down::Plan(session.plan.clone()));
+                            send!(Down::Pods(changes(&mut known, &session.verdicts.borrow_and_update())));
+                            greeted = true;
+                            if *session.stop.borrow_and_update() {
+                                stopping = true;
+                                send!(Down::Stop);
+                            }
+                        }
+                        Up::Refuse { message } => return Err(ConnectionError::Refused(message)),
+                        // Sent again after a reconnection, though it had arrived.
+                        Up::Batch(batch) if batch.seq <= *last_seq => {}
+                        message => {
+                            if let Up::Batch(batch) = &message {
+                                *last_seq = batch.seq;
+                            }
+                            if let Up::Status(status) = &message
+                                && let Some(offset_ns) = clock_offset(status, started)
+                            {
+                                let _ = out.send(Input::Clock { node, offset_ns }).await;
+                            }
+                            let bye = matches!(message, Up::Bye { .. });
+                            let _ = out.send(Input::Up { node, message }).await;
+                            if bye {
+                                return Ok(End::Bye);
+                            }
+                        }
+                    }
+                }
+            }
+            Ok(()) = session.verdicts.changed(), if greeted => {
+                let news = changes(&mut known, &session.verdicts.borrow_and_update());
+                if !news.is_empty() {
+                    send!(Down::Pods(news));
+                }
+            }
+            Ok(()) = session.stop.changed(), if greeted && !stopping => {
+                if *session.stop.borrow_and_update() {
+                    stopping = true;
+                    send!(Down::Stop);
+                }
+            }
+            _ = ping.tick(), if greeted => {
+                if heard.elapsed() > SILENCE {
+                    return Ok(End::Cut(format!("nothing heard for {} s", SILENCE.as_secs())));
+                }
+                send!(Down::Ping(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX)));
+            }
+            _ = ack.tick(), if greeted && acked < *last_seq => {
+                acked = *last_seq;
+                send!(Down::Ack(acked));
+            }
+        }
+    }
+}
+
+async fn write(to: &mut (impl AsyncWrite + Unpin), message: &Down) -> std::io::Result<()> {
+    to.write_all(&packet::encode(message)).await?;
+    to.flush().await
+}
+
+/// What changed since `known`, which it brings up to date. A pod that is gone keeps its last verdict: its events may still come.
+fn changes(known: &mut BTreeMap<String, PodVerdict>, now: &BTreeMap<String, PodVerdict>) -> Vec<PodVerdict> {
+    let news: Vec<_> = now.iter().filter(|(uid, verdict)| known.get(*uid) != Some(verdict)).map(|(_, v)| v.clone()).collect();
+    known.clone_from(now);
+    news
+}
+
+/// The tracer answers a ping at once, so its clock was read halfway between then and now.
+fn clock_offset(status: &Status, started: Instant) -> Option<i64> {
+    let sent = Duration::from_nanos(status.pong);
+    let round_trip = started.elapsed().checked_sub(sent).filter(|t| status.pong > 0 && *t < PING_EVERY)?;
+    let here = SystemTime::now().duration_since(UNIX_EPOCH).ok()? - round_trip / 2;
+    let there = i128::from(status.now_ns) + i128::from(status.realtime_offset_ns);
+    i64::try_from(there - i128::try_from(here.as_nanos()).ok()?).ok()
+}

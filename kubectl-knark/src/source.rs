@@ -1,0 +1,52 @@
+//! What reaches the pipeline, wherever it comes from: tracer pods, a local child, or a recording.
+
+use knark_specs::frame::{Pod, Up};
+
+/// A source's next word. Nodes are numbered from 0 in the order in which they appear.
+#[derive(Debug)]
+pub enum Input {
+    /// A tracer is being started on this node.
+    Node {
+        /// Its number from now on.
+        node: u32,
+        /// Its name; in local mode the host's.
+        name: String,
+    },
+    /// What that node is doing meanwhile, for the progress line: `scheduling`, `pulling the image`, `attaching probes`.
+    Phase {
+        /// Which node.
+        node: u32,
+        /// What it does.
+        phase: String,
+    },
+    /// A message of that node's tracer: Hello, Batch, Status or Bye.
+    Up {
+        /// Which node.
+        node: u32,
+        /// What it said.
+        message: Up,
+    },
+    /// The node's clock minus this machine's, in ns, newly measured.
+    Clock {
+        /// Which node.
+        node: u32,
+        /// The difference.
+        offset_ns: i64,
+    },
+    /// What the API server knows of a wanted pod.
+    Pod(Pod),
+    /// That pod is gone.
+    PodGone {
+        /// Its UID as its cgroup bears it.
+        uid: String,
+    },
+    /// Something that the user should know at once, though the trace goes on.
+    Warning(String),
+    /// The node's stream is over: after Bye without an error, otherwise with what went wrong.
+    Gone {
+        /// Which node.
+        node: u32,
+        /// What went wrong.
+        error: Option<anyhow::Error>,
+    },
+}

@@ -1,0 +1,310 @@
+//! Frames in, events out: joins each event to the process, container and pod that were defined before it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use jiff::Timestamp;
+
+use crate::{
+    event::{self, Event, What},
+    frame::{self, CONTAINER_SLOTS, Item, PROCESS_SLOTS},
+    linux::{Mode, errno_name, open_flags, signal_name},
+};
+
+/// One node's definitions.
+#[derive(Debug)]
+pub struct Assembler {
+    node: Arc<event::Node>,
+    aarch64: bool,
+    realtime_offset_ns: i64,
+    processes: Vec<Option<Slot>>,
+    containers: Vec<Option<Contained>>,
+    pods: HashMap<String, frame::Pod>,
+}
+
+#[derive(Debug, Clone)]
+struct Slot {
+    process: Arc<event::Process>,
+    container: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Contained {
+    container: Arc<event::Container>,
+    kubernetes: Option<Arc<event::Kubernetes>>,
+}
+
+/// Why a batch can't be understood.
+#[derive(Debug, thiserror::Error)]
+pub enum AssembleError {
+    /// Not the expected bytes.
+    #[error("damaged batch: {0}")]
+    Cbor(#[from] minicbor::decode::Error),
+    /// A slot out of range.
+    #[error("damaged batch: slot {0} is out of range")]
+    Slot(u32),
+    /// An event of a process that was never defined.
+    #[error("damaged batch: an event refers to process slot {0}, which was never defined")]
+    Undefined(u32),
+}
+
+impl Assembler {
+    /// An empty table for one node.
+    pub fn new(node: event::Node, hello: &frame::Hello) -> Self {
+        Self {
+            node: Arc::new(node),
+            aarch64: hello.arch == "aarch64",
+            realtime_offset_ns: hello.realtime_offset_ns,
+            processes: Vec::new(),
+            containers: Vec::new(),
+            pods: HashMap::new(),
+        }
+    }
+
+    /// Takes over the clock that the tracer's status tells.
+    pub fn set_realtime_offset(&mut self, realtime_offset_ns: i64) {
+        self.realtime_offset_ns = realtime_offset_ns;
+    }
+
+    /// Adds what the API server knows of a pod, for events from now on.
+    pub fn set_pod(&mut self, pod: frame::Pod) {
+        for contained in self.containers.iter_mut().flatten() {
+            if let Some(kubernetes) = &mut contained.kubernetes
+                && kubernetes.pod_uid == pod.uid
+            {
+                enrich(Arc::make_mut(kubernetes), &pod);
+                let container = Arc::make_mut(&mut contained.container);
+                if let Some(image) = pod.images.get(&container.name) {
+                    image.clone_into(&mut container.image);
+                }
+            }
+        }
+        self.pods.insert(pod.uid.clone(), pod);
+    }
+
+    /// Forgets a pod that is gone.
+    pub fn forget_pod(&mut self, uid: &str) {
+        self.pods.remove(uid);
+    }
+
+    /// The events of a batch, in the order in which the tracer sent them.
+    pub fn feed(&mut self, batch: &frame::Batch, mut emit: impl FnMut(Event)) -> Result<(), AssembleError> {
+        for item in frame::items(&batch.items) {
+            match item? {
+                Item::Container(container) => self.define_container(&container)?,
+                Item::Process(process) => self.define_process(&process)?,
+                Item::Pod(pod) => self.set_pod(pod),
+                Item::Exec(exec) => emit(self.event(exec.time_ns, exec.process, None, exec_of(&exec))?),
+                Item::File(file) => {
+                    let what = What::File { file: Box::new(file_of(&file, self.aarch64)) };
+                    emit(self.event(file.time_ns, file.process, Some((file.tid, file.thread)), what)?);
+                }
+                Item::Exit(exit) => {
+                    let started = self.slot(exit.process)?.process.start_boot_ns;
+                    emit(self.event(exit.time_ns, exit.process, None, exit_of(&exit, started))?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn slot(&self, slot: u32) -> Result<&Slot, AssembleError> {
+        self.processes.get(slot as usize).and_then(Option::as_ref).ok_or(AssembleError::Undefined(slot))
+    }
+
+    fn event(&self, time_ns: u64, process: u32, thread: Option<(u32, &[u8])>, what: What) -> Result<Event, AssembleError> {
+        let Slot { process, container } = self.slot(process)?.clone();
+        let contained = self.containers.get(container as usize).and_then(Option::as_ref);
+        Ok(Event {
+            schema: event::SCHEMA.to_owned(),
+            time: self.wall(time_ns),
+            boot_ns: time_ns,
+            node: Arc::clone(&self.node),
+            kubernetes: contained.and_then(|c| c.kubernetes.clone()),
+            container: contained.map(|c| Arc::clone(&c.container)),
+            thread: thread
+                .filter(|(tid, _)| *tid != process.pid)
+                .map(|(tid, comm)| event::Thread { tid, comm: event::text(comm).0 }),
+            process,
+            what,
+        })
+    }
+
+    fn wall(&self, boot_ns: u64) -> String {
+        let nanos = i128::from(boot_ns) + i128::from(self.realtime_offset_ns);
+        let time = Timestamp::from_nanosecond(nanos).unwrap_or(Timestamp::UNIX_EPOCH);
+        format!("{time:.9}")
+    }
+
+    fn define_container(&mut self, frame: &frame::Container<'_>) -> Result<(), AssembleError> {
+        let pod = self.pods.get(frame.pod_uid);
+        let image = pod.and_then(|pod| pod.images.get(frame.name)).map_or(frame.image, String::as_str);
+        let container = event::Container {
+            id: frame.id.to_owned(),
+            name: frame.name.to_owned(),
+            image: image.to_owned(),
+            cgroup_id: frame.cgroup_id,
+        };
+        let kubernetes = (!frame.pod_uid.is_empty()).then(|| {
+            let mut kubernetes = event::Kubernetes {
+                namespace: frame.namespace.to_owned(),
+                pod: frame.pod.to_owned(),
+                pod_uid: frame.pod_uid.to_owned(),
+                labels: None,
+                owner: None,
+            };
+            if let Some(pod) = pod {
+                enrich(&mut kubernetes, pod);
+            }
+            Arc::new(kubernetes)
+        });
+        fill(&mut self.containers, frame.slot, CONTAINER_SLOTS, Contained { container: Arc::new(container), kubernetes })
+    }
+
+    fn define_process(&mut self, frame: &frame::Process<'_>) -> Result<(), AssembleError> {
+        let (comm, comm_b64) = event::text(frame.comm);
+        let (exe, exe_b64) = event::text(frame.exe);
+        let (cwd, cwd_b64) = event::text(frame.cwd);
+        let (args, args_b64) = if frame.args.is_empty() {
+            (Vec::new(), None)
+        } else {
+            event::texts(frame.args.strip_suffix(b"\0").unwrap_or(frame.args).split(|b| *b == 0))
+        };
+        let process = event::Process {
+            pid: frame.pid,
+            ppid: frame.ppid,
+            uid: frame.uid,
+            gid: frame.gid,
+            comm,
+            comm_b64,
+            exe,
+            exe_b64,
+            args,
+            args_b64,
+            args_cut_from: (frame.args_cut_from > 0).then_some(frame.args_cut_from),
+            cwd,
+            cwd_b64,
+            start_time: self.wall(frame.start_ns),
+            start_boot_ns: frame.start_ns,
+            exe_upper_layer: frame.upper_layer,
+            exe_memfd: frame.memfd,
+            ancestors: frame
+                .ancestors
+                .iter()
+                .map(|a| event::Ancestor {
+                    pid: a.pid,
+                    comm: event::text(a.comm).0,
+                    exe: event::text(a.exe).0,
+                    start_boot_ns: a.start_ns,
+                })
+                .collect(),
+            ancestors_cut: frame.ancestors_cut,
+            source: match frame.source {
+                frame::ProcessSource::Exec => event::ProcessSource::Exec,
+                frame::ProcessSource::Fork => event::ProcessSource::Fork,
+                frame::ProcessSource::Proc => event::ProcessSource::Proc,
+                frame::ProcessSource::Unknown => event::ProcessSource::Unknown,
+            },
+        };
+        let slot = Slot { process: Arc::new(process), container: frame.container };
+        fill(&mut self.processes, frame.slot, PROCESS_SLOTS, slot)
+    }
+}
+
+fn fill<T: Clone>(table: &mut Vec<Option<T>>, slot: u32, limit: u32, value: T) -> Result<(), AssembleError> {
+    if slot >= limit {
+        return Err(AssembleError::Slot(slot));
+    }
+    let at = slot as usize;
+    if table.len() <= at {
+        table.resize(at + 1, None);
+    }
+    table[at] = Some(value);
+    Ok(())
+}
+
+fn enrich(kubernetes: &mut event::Kubernetes, pod: &frame::Pod) {
+    kubernetes.labels = Some(pod.labels.clone());
+    kubernetes.owner =
+        (!pod.owner_kind.is_empty()).then(|| event::Owner { kind: pod.owner_kind.clone(), name: pod.owner_name.clone() });
+    if !pod.name.is_empty() {
+        kubernetes.pod.clone_from(&pod.name);
+        kubernetes.namespace.clone_from(&pod.namespace);
+    }
+}
+
+fn exec_of(frame: &frame::Exec<'_>) -> What {
+    let (filename, filename_b64) = event::text(frame.filename);
+    let exec = event::Exec {
+        filename,
+        filename_b64,
+        mode: Mode(frame.mode),
+        uid: frame.uid,
+        gid: frame.gid,
+        inode: frame.inode,
+        device: device(frame.device),
+        deleted: frame.deleted,
+        exe_cut: frame.exe_cut,
+    };
+    What::Exec { exec }
+}
+
+fn file_of(frame: &frame::File<'_>, aarch64: bool) -> event::File {
+    use frame::FileOp::{Create, Open, WriteOpen};
+    let opened = matches!(frame.op, Open | Create | WriteOpen);
+    event::File {
+        op: frame.op,
+        syscall: frame.syscall.to_owned(),
+        path: path_of(&frame.path),
+        to: frame.to.as_ref().map(path_of),
+        flags: frame.flags.map(|flags| if opened { open_flags(flags, aarch64) } else { vec![format!("{flags:#x}")] }),
+        created: frame.created,
+        mode: frame.mode.map(Mode),
+        old_mode: frame.old_mode.map(Mode),
+        uid: frame.uid,
+        gid: frame.gid,
+        old_uid: frame.old_uid,
+        old_gid: frame.old_gid,
+        size: frame.size,
+        xattr: (!frame.xattr.is_empty()).then(|| event::text(frame.xattr).0),
+        inode: frame.inode,
+        device: frame.device.map(device),
+        result: frame.result,
+        error: (frame.result < 0).then(|| errno_name(-frame.result)),
+    }
+}
+
+fn path_of(frame: &frame::Path<'_>) -> event::Path {
+    use event::PathMark::{Cut, Deleted, Late, Raced, Unreachable};
+    let (path, path_b64) = event::text(frame.path);
+    event::Path {
+        path,
+        path_b64,
+        path_source: if frame.argument { event::PathSource::Argument } else { event::PathSource::Kernel },
+        path_argument: (!frame.asked.is_empty()).then(|| event::text(frame.asked).0),
+        path_marks: [
+            (frame.deleted, Deleted),
+            (frame.cut, Cut),
+            (frame.unreachable, Unreachable),
+            (frame.late, Late),
+            (frame.raced, Raced),
+        ]
+        .into_iter()
+        .filter_map(|(set, mark)| set.then_some(mark))
+        .collect(),
+    }
+}
+
+fn exit_of(frame: &frame::Exit, started_ns: u64) -> What {
+    let signal = frame.code & 0x7f;
+    let exit = event::Exit {
+        code: (signal == 0).then_some(frame.code >> 8 & 0xff),
+        signal: (signal != 0).then(|| signal_name(signal)),
+        duration_ns: frame.time_ns.saturating_sub(started_ns),
+    };
+    What::Exit { exit }
+}
+
+/// `major:minor` of the kernel's own encoding of a device (include/linux/kdev_t.h).
+fn device(device: u32) -> String {
+    format!("{}:{}", device >> 20, device & 0xf_ffff)
+}

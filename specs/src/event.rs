@@ -1,0 +1,459 @@
+//! Events as the user sees them: one JSON object each, with a stable, documented schema.
+//!
+//! - Fields are added, never renamed; a reader ignores what it doesn't know.
+//! - 64-bit ids are strings, times are RFC 3339 in UTC with nanoseconds, a mode is a quoted octal string.
+//! - Bytes that aren't UTF-8: the field holds the text with U+FFFD in place of each bad sequence, and `<field>_b64` beside it
+//!   holds the bytes themselves in Base64. A field without such a neighbour is exact.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{frame::FileOp, linux::Mode};
+
+/// The version of this schema, in every object.
+pub const SCHEMA: &str = "knark.dev/v1alpha1";
+
+/// One line of `-o json`: an event, or the summary that ends the output.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Line {
+    /// Something happened.
+    Event(Box<Event>),
+    /// The trace is over.
+    Summary(Box<Summary>),
+}
+
+/// Something that happened on a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Event {
+    /// `knark.dev/v1alpha1`.
+    pub schema: String,
+    /// When, by the node's clock: RFC 3339, UTC, nanoseconds.
+    pub time: String,
+    /// When, in nanoseconds since the node booted (`CLOCK_BOOTTIME`).
+    #[serde(with = "number_string")]
+    #[schemars(with = "String")]
+    pub boot_ns: u64,
+    /// Where.
+    pub node: Arc<Node>,
+    /// The pod; absent for a process outside of any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<Arc<Kubernetes>>,
+    /// The container; absent for a process outside of any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<Arc<Container>>,
+    /// Who.
+    pub process: Arc<Process>,
+    /// The thread, where it isn't the process's main one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread: Option<Thread>,
+    /// What.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What happened; `type` names the field that says more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum What {
+    /// A process executed a program, and `process` describes it.
+    Exec {
+        /// More.
+        exec: Exec,
+    },
+    /// A file operation.
+    File {
+        /// More.
+        file: Box<File>,
+    },
+    /// A process ended.
+    Exit {
+        /// More.
+        exit: Exit,
+    },
+}
+
+/// The machine that an event happened on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Node {
+    /// Its name in the cluster; its host name in local mode.
+    pub name: String,
+    /// Its clock minus the plugin's in nanoseconds, as far as the plugin can tell; 0 in local mode.
+    pub clock_offset_ns: i64,
+}
+
+/// The pod that an event belongs to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Kubernetes {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub pod: String,
+    /// UID as the pod's cgroup bears it.
+    pub pod_uid: String,
+    /// Labels, where the plugin knows the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// The controlling owner, where the plugin knows the pod and it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
+}
+
+/// A pod's controlling owner.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Owner {
+    /// Such as `ReplicaSet`.
+    pub kind: String,
+    /// Name.
+    pub name: String,
+}
+
+/// The container that an event belongs to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Container {
+    /// The runtime's id.
+    pub id: String,
+    /// Name in the pod's spec; empty where it isn't known.
+    pub name: String,
+    /// Image; empty where it isn't known.
+    pub image: String,
+    /// kernfs id of its cgroup.
+    #[serde(with = "number_string")]
+    #[schemars(with = "String")]
+    pub cgroup_id: u64,
+}
+
+/// A process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Process {
+    /// Process id in the node's PID namespace.
+    pub pid: u32,
+    /// The parent's.
+    pub ppid: u32,
+    /// Effective user id in the node's user namespace.
+    pub uid: u32,
+    /// Effective group id, likewise.
+    pub gid: u32,
+    /// The main thread's name.
+    pub comm: String,
+    #[doc = "Bytes of `comm` where it isn't UTF-8."]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comm_b64: Option<String>,
+    /// The executable as the kernel resolved it (for a script its interpreter); empty where it isn't known.
+    pub exe: String,
+    #[doc = "Bytes of `exe` where it isn't UTF-8."]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe_b64: Option<String>,
+    /// The arguments, the program's name first.
+    pub args: Vec<String>,
+    /// Bytes of all arguments, where one isn't UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args_b64: Option<Vec<String>>,
+    /// How many bytes of arguments there were, where `args` holds fewer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args_cut_from: Option<u32>,
+    /// The working directory when it executed its program; empty where it isn't known.
+    pub cwd: String,
+    #[doc = "Bytes of `cwd` where it isn't UTF-8."]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd_b64: Option<String>,
+    /// When it started: RFC 3339, UTC, nanoseconds.
+    pub start_time: String,
+    /// When it started, in nanoseconds since the node booted.
+    #[serde(with = "number_string")]
+    #[schemars(with = "String")]
+    pub start_boot_ns: u64,
+    /// The executable lies in the container's writable layer, not in its image; absent where that can't be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe_upper_layer: Option<bool>,
+    /// The executable lies in memory only (memfd_create).
+    pub exe_memfd: bool,
+    /// Parent, its parent, and so on.
+    pub ancestors: Vec<Ancestor>,
+    /// There were more ancestors.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ancestors_cut: bool,
+    /// Where this was learnt.
+    pub source: ProcessSource,
+}
+
+/// Where a process's description comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProcessSource {
+    /// The kernel, when it executed the program.
+    Exec,
+    /// Its parent, which it is a copy of.
+    Fork,
+    /// /proc, since it was there before the trace.
+    Proc,
+    /// Nothing but the event itself: the process had gone.
+    Unknown,
+}
+
+/// A forebear.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Ancestor {
+    /// Process id.
+    pub pid: u32,
+    /// Its main thread's name.
+    pub comm: String,
+    /// Its executable; empty where it isn't known.
+    pub exe: String,
+    /// When it started, in nanoseconds since the node booted; with the pid its identity.
+    #[serde(with = "number_string")]
+    #[schemars(with = "String")]
+    pub start_boot_ns: u64,
+}
+
+/// A thread other than the main one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Thread {
+    /// Thread id.
+    pub tid: u32,
+    /// Its name; empty where it is the process's.
+    pub comm: String,
+}
+
+/// A process executed a program.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Exec {
+    /// The name given to execve: before symbolic links, and the script where `process.exe` is its interpreter.
+    pub filename: String,
+    #[doc = "Bytes of `filename` where it isn't UTF-8."]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename_b64: Option<String>,
+    /// The executable's mode.
+    pub mode: Mode,
+    /// The executable's owner.
+    pub uid: u32,
+    /// The executable's group.
+    pub gid: u32,
+    /// The executable's inode number.
+    #[serde(with = "number_string")]
+    #[schemars(with = "String")]
+    pub inode: u64,
+    /// The executable's device, `major:minor`.
+    pub device: String,
+    /// The executable has been deleted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
+    /// `process.exe` lacks its beginning: it is longer or deeper than a record holds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exe_cut: bool,
+}
+
+/// A file operation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct File {
+    /// What was done.
+    pub op: FileOp,
+    /// The syscall that did it.
+    pub syscall: String,
+    /// The file.
+    #[serde(flatten)]
+    pub path: Path,
+    /// The other path: where a rename, link or symbolic link put it. For a symbolic link, `path` is what it points to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Path>,
+    /// Flags as given to the call, by name: open(2)'s for opens, a hexadecimal number for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flags: Option<Vec<String>>,
+    /// The open made the file.
+    pub created: bool,
+    /// The opened file's mode, or the new one of a chmod, mkdir or mknod.
+    pub mode: Option<Mode>,
+    /// The mode before, where known.
+    pub old_mode: Option<Mode>,
+    /// The opened file's owner, or the new one of a chown (absent where it leaves the owner as it is).
+    pub uid: Option<u32>,
+    /// The group, likewise.
+    pub gid: Option<u32>,
+    /// The owner before, where known.
+    pub old_uid: Option<u32>,
+    /// The group before, where known.
+    pub old_gid: Option<u32>,
+    /// The length that a truncate asked for.
+    #[serde(default, with = "optional_number_string", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub size: Option<u64>,
+    /// The extended attribute's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xattr: Option<String>,
+    /// Inode number, where the kernel's own file was seen.
+    #[serde(default, with = "optional_number_string", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub inode: Option<u64>,
+    /// Device, `major:minor`, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// What the call returned: 0 or a descriptor, or a negative errno.
+    pub result: i64,
+    /// The errno's name, where the call failed: `ENOENT`, `EACCES`, ...
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A path and how far to trust it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Path {
+    /// Absolute, as the process's own root shows it; relative where its base could not be told.
+    pub path: String,
+    #[doc = "Bytes of `path` where it isn't UTF-8."]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_b64: Option<String>,
+    /// Who said so.
+    pub path_source: PathSource,
+    /// The argument as given to the call, where it differs from `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_argument: Option<String>,
+    /// What limits the trust in `path`; absent where nothing does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub path_marks: Vec<PathMark>,
+}
+
+/// Who said where a file is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PathSource {
+    /// The kernel: built from the file's own dentries and mounts.
+    #[default]
+    Kernel,
+    /// The caller: its argument, copied once at entry and joined to its working directory.
+    Argument,
+}
+
+/// What limits the trust in a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PathMark {
+    /// The file has no name any more.
+    Deleted,
+    /// Longer or deeper than a record holds; its beginning is missing.
+    Cut,
+    /// Outside of the process's root, or in a detached mount.
+    Unreachable,
+    /// The argument could only be read after the call; another thread may have changed it.
+    Late,
+    /// Another thread may have closed or replaced the descriptor before it was resolved.
+    Raced,
+}
+
+/// A process ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Exit {
+    /// The status that it returned; absent where a signal ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// The signal that ended it, such as `SIGKILL`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    /// How long it lived, in nanoseconds.
+    #[serde(with = "number_string")]
+    #[schemars(with = "String")]
+    pub duration_ns: u64,
+}
+
+/// The last object of `-o json`: what was seen and what became of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Summary {
+    /// `knark.dev/v1alpha1`.
+    pub schema: String,
+    /// `summary`.
+    #[serde(rename = "type")]
+    pub kind: SummaryKind,
+    /// The sums.
+    pub summary: Sums,
+}
+
+/// The `type` of a summary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SummaryKind {
+    /// The only one.
+    Summary,
+}
+
+/// What was seen and what became of it. On each node and in all: seen = shown + filtered + lost.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Sums {
+    /// How long the trace ran, in seconds.
+    pub seconds: f64,
+    /// Events written to the output.
+    pub shown: u64,
+    /// Events that user space dropped because no target wants them.
+    pub filtered: u64,
+    /// Events lost.
+    pub lost: u64,
+    /// The same, node by node.
+    pub nodes: Vec<NodeSums>,
+}
+
+/// One node's part of the sums.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeSums {
+    /// The node.
+    pub node: String,
+    /// Events that passed the kernel's filter.
+    pub seen: u64,
+    /// Events written to the output.
+    pub shown: u64,
+    /// Events that user space dropped because no target wants them.
+    pub filtered: u64,
+    /// Events lost, by stage: ring, in-flight, probe, held, stream.
+    pub lost: BTreeMap<String, u64>,
+    /// The node's stream broke off: its numbers are the last that it sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub incomplete: bool,
+}
+
+/// Text for a field, and the Base64 for its neighbour where the bytes aren't UTF-8.
+pub fn text(bytes: &[u8]) -> (String, Option<String>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (text.to_owned(), None),
+        Err(_) => (String::from_utf8_lossy(bytes).into_owned(), Some(BASE64.encode(bytes))),
+    }
+}
+
+/// Texts for a list field, and the Base64 of all for its neighbour where one isn't UTF-8.
+pub fn texts<'b>(list: impl Iterator<Item = &'b [u8]> + Clone) -> (Vec<String>, Option<Vec<String>>) {
+    let exact = list.clone().all(|bytes| std::str::from_utf8(bytes).is_ok());
+    let b64 = (!exact).then(|| list.clone().map(|bytes| BASE64.encode(bytes)).collect());
+    (list.map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect(), b64)
+}
+
+/// The JSON Schema (draft 2020-12) of one line of `-o json`.
+pub fn schema() -> schemars::Schema {
+    schemars::schema_for!(Line)
+}
+
+mod number_string {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(number)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        std::borrow::Cow::<str>::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+mod optional_number_string {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[expect(clippy::ref_option, reason = "the signature is serde's")]
+    pub(super) fn serialize<S: Serializer>(number: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+        match number {
+            Some(number) => serializer.collect_str(number),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+        Option::<String>::deserialize(deserializer)?.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
+}
