@@ -1,0 +1,69 @@
+# What is built once and kept in the cache: the Kubernetes of go.mod and the images that every node has.
+# shellcheck shell=bash
+
+build() {
+  mkdir -p "$CACHE"
+  (
+    flock 8
+    [[ -d $PROGRAMS ]] || build_programs
+    [[ -d $(images) ]] || build_images
+  ) 8> "$CACHE/build.lock"
+}
+
+build_programs() {
+  local go version=k8s.io/component-base/version minor=${KUBERNETES#v*.}
+  go=$(go version 2> /dev/null) || fail "building Kubernetes needs Go: 1.21 or newer in PATH"
+  [[ $go =~ go1\.(2[1-9]|[3-9][0-9]) ]] || fail "building Kubernetes needs Go 1.21 or newer, this is: $go"
+  progress "building Kubernetes $KUBERNETES; this takes some minutes, once"
+  rm -rf "$PROGRAMS.new"
+  # Stripped and without C, as the released programs are: the tests read symbols and offsets out of them.
+  (cd "$HERE" && CGO_ENABLED=0 go build -buildvcs=false -trimpath -o "$PROGRAMS.new/" -ldflags "-s -w \
+    -X $version.gitVersion=$KUBERNETES -X $version.gitMajor=1 -X $version.gitMinor=${minor%%.*}" tool)
+  mv "$PROGRAMS.new" "$PROGRAMS"
+}
+
+# The folder of the images' archives, named after what goes into them.
+images() {
+  local key
+  key=$({ declare -f root_filesystem && cat "$HERE/Dockerfile" "$(command -v busybox)"; } | sha256sum)
+  echo "$CACHE/images-${key:0:12}"
+}
+
+build_images() {
+  local folder new image
+  folder=$(images)
+  new=$folder.new
+  progress "building the images of the nodes"
+  rm -rf "$CACHE"/images-* && mkdir -p "$new" # those of another Dockerfile as well
+  root_filesystem "$new/root"
+  # A storage of our own, without a daemon, overlay mounts or anything left behind.
+  local buildah=(buildah --root "$new/storage" --runroot "$new/run" --storage-driver vfs)
+  for image in pause knark-test; do
+    "${buildah[@]}" bud --quiet --isolation chroot --file "$HERE/Dockerfile" --target "$image" --tag "localhost/$image:1" "$new/root"
+    "${buildah[@]}" push --quiet "localhost/$image:1" "oci-archive:$new/$image.tar:localhost/$image:1"
+  done > /dev/null
+  rm -rf "$new/root" "$new/storage" "$new/run"
+  mv "$new" "$folder"
+}
+
+# root_filesystem FOLDER: a static busybox with a link for each of its applets, and what programs expect beside them. The
+# shell is dash, because Debian's busybox runs its own applets without an exec, which no test would see then.
+root_filesystem() {
+  local busybox applet file
+  busybox=$(command -v busybox)
+  ! ldd "$busybox" > /dev/null 2>&1 || fail "$busybox is not static; the package busybox-static has one that is"
+  mkdir -p "$1"/{bin,sbin,usr/bin,usr/sbin,etc,root,tmp,var/log}
+  chmod 1777 "$1/tmp"
+  cp "$(realpath "$busybox")" "$1/bin/busybox"
+  cp "$(realpath /bin/dash)" "$1/bin/dash"
+  for file in $(ldd /bin/dash | grep -o '/[^ ]*'); do
+    mkdir -p "$1${file%/*}"
+    cp --dereference "$file" "$1$file"
+  done
+  ln -s dash "$1/bin/sh"
+  for applet in $("$busybox" --list-full); do
+    [[ -e $1/$applet ]] || ln -s /bin/busybox "$1/$applet"
+  done
+  printf '%s\n' root:x:0:0:root:/root:/bin/sh app:x:1000:1000:app:/tmp:/bin/sh nobody:x:65534:65534:nobody:/:/bin/sh > "$1/etc/passwd"
+  printf '%s\n' root:x:0: app:x:1000: nogroup:x:65534: > "$1/etc/group"
+}

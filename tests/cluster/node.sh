@@ -1,0 +1,205 @@
+# A node: containerd and kubelet with files, sockets, address, pod network and control groups of their own.
+# shellcheck shell=bash
+
+KUBELET_PORT=20250
+
+# nodes: the names of those there are.
+nodes() { [[ ! -d $STATE ]] || find "$STATE" -maxdepth 1 -name 'knark-*' -type d -printf '%f\n' | sort -V; }
+
+address() { echo "127.0.0.$((${1#knark-} + 2))"; }
+pod_network() { echo "10.244.${1#knark-}.0/24"; }
+
+# runtime NODE COMMAND...: ctr as kubelet's side of containerd sees things.
+runtime() { ctr --address "$STATE/$1/containerd.sock" --namespace k8s.io "${@:2}"; }
+
+containerd_up() {
+  local archive
+  if ! running "$1/containerd"; then
+    mkdir -p "$STATE/$1"/{cni,manifests}
+    make_cgroup "$1"
+    write_containerd_config "$1"
+    start "$1/containerd" containerd --config "$STATE/$1/containerd.toml"
+  fi
+  wait_for 30 "$1/containerd" runtime "$1" version
+  for archive in "$(images)"/*.tar; do import "$1" "$archive"; done
+}
+
+# kubelet_start NODE: returns when the node is Ready.
+kubelet_start() {
+  must_exist "${1:-}"
+  local folder=$STATE/$1
+  if ! running "$1/kubelet"; then
+    write_kubelet_config "$1"
+    start "$1/kubelet" "$PROGRAMS/kubelet" --config "$folder/kubelet.yaml" --kubeconfig "$(kubeconfig "$1")" \
+      --root-dir "$folder/kubelet" --hostname-override "$1" --address "$(address "$1")"
+  fi
+  wait_for 60 "$1/kubelet" node_ready "$1"
+  progress "$1 ready after $SECONDS s"
+}
+
+kubelet_stop() {
+  must_exist "${1:-}"
+  stop "$1/kubelet"
+}
+
+node_restart_kubelet() {
+  kubelet_stop "${1:-}"
+  kubelet_start "$1"
+}
+
+must_exist() {
+  [[ -n $1 ]] || fail "which node?"
+  running "$1/containerd" || fail "no node $1 runs; \`cluster up\` starts nodes"
+}
+
+# node_ready NODE: the kubelet itself answers, and the API server says so; it would say so of a kubelet that just ended.
+node_ready() {
+  k --server "https://$1:$KUBELET_PORT" get --raw /healthz > /dev/null 2>&1 &&
+    [[ $(k get node "$1" --output 'jsonpath={.status.conditions[?(@.type=="Ready")].status}') == True ]]
+}
+
+# load FILE [NODE...]
+load() {
+  local file=${1:-} node targets=("${@:2}")
+  [[ -r $file ]] || fail "load takes the file of an OCI archive; ${file:-nothing} can't be read"
+  ((${#targets[@]})) || mapfile -t targets < <(nodes)
+  ((${#targets[@]})) || fail "no cluster; \`cluster up\` starts one"
+  for node in "${targets[@]}"; do
+    must_exist "$node"
+    import "$node" "$file"
+  done
+}
+
+# import NODE ARCHIVE: unless its image is there. A pod that is made right after this finds it.
+import() {
+  local index name digest
+  index=$(tar --extract --to-stdout --file "$2" index.json)
+  name=$(sed -nE 's/.*"org\.opencontainers\.image\.ref\.name" *: *"([^"]+)".*/\1/p' <<< "$index")
+  digest=$(grep -oE 'sha256:[0-9a-f]{64}' <<< "$index")
+  [[ -n $name && $digest != *$'\n'* ]] || fail "$2 must hold one image, with a name"
+  ! listed "$1" "name==$name,target.digest==$digest" || return 0
+  # What kubelet sees of it follows by an event, which labels the image. An image that only changes keeps its label,
+  # and then there would be nothing to wait for.
+  runtime "$1" images remove "$name" > /dev/null 2>&1
+  runtime "$1" images import "$2" > /dev/null
+  wait_for 10 "$1/containerd" listed "$1" "name==$name,labels.\"io.cri-containerd.image\"==managed"
+  progress "$1 has $name"
+}
+
+listed() { [[ -n $(runtime "$1" images list --quiet "$2") ]]; }
+
+write_containerd_config() {
+  local folder=$STATE/$1
+  # Scores below zero and AppArmor profiles are more than some machines allow. What has no use here, or a
+  # folder somewhere else, is off.
+  cat > "$folder/containerd.toml" << EOF
+version = 2
+root = "$folder/root"
+state = "$folder/state"
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
+[grpc]
+  address = "$folder/containerd.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "localhost/pause:1"
+  netns_mounts_under_state_dir = true
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "$folder/cni"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      Root = "$folder/runc"
+EOF
+  cat > "$folder/cni/pods.conflist" << EOF
+{"cniVersion": "1.0.0", "name": "$1", "plugins": [
+  {"type": "ptp", "ipMasq": false, "ipam": {"type": "host-local", "dataDir": "$folder/addresses", "subnet": "$(pod_network "$1")", "routes": [{"dst": "0.0.0.0/0"}]}},
+  {"type": "loopback"}]}
+EOF
+}
+
+write_kubelet_config() {
+  local folder=$STATE/$1
+  [[ -f $PKI/$1.crt ]] || client "$1" "/O=system:nodes/CN=system:node:$1" "DNS:$1"
+  # KubeletInUserNamespace forgives sysctls and oom scores that can't be set. Images are never collected and a full
+  # disk evicts nobody: the machine may be anything, and nothing could pull an image again.
+  cat > "$folder/kubelet.yaml" << EOF
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+authentication: {anonymous: {enabled: false}, webhook: {enabled: true}, x509: {clientCAFile: $PKI/ca.crt}}
+authorization: {mode: Webhook}
+port: $KUBELET_PORT
+healthzPort: 0
+tlsCertFile: $PKI/$1.crt
+tlsPrivateKeyFile: $PKI/$1.key
+containerRuntimeEndpoint: unix://$folder/containerd.sock
+cgroupDriver: cgroupfs
+cgroupRoot: /$1
+failCgroupV1: false
+failSwapOn: false
+makeIPTablesUtilChains: false
+featureGates: {KubeletInUserNamespace: true}
+staticPodPath: $folder/manifests
+fileCheckFrequency: 1s
+podLogsDir: $folder/logs
+nodeLeaseDurationSeconds: 8
+nodeStatusUpdateFrequency: 1s
+nodeStatusReportFrequency: 1m
+evictionHard: {memory.available: "0%", nodefs.available: "0%", nodefs.inodesFree: "0%", imagefs.available: "0%", imagefs.inodesFree: "0%"}
+imageGCHighThresholdPercent: 100
+imageMinimumGCAge: 24h
+EOF
+}
+
+# make_cgroup NODE: the group that the node's pods are in, because two kubelets must not share one. The controllers of
+# version 1 have a tree each; version 2 is one tree, alone or, on hybrid machines, beside those.
+make_cgroup() {
+  local tree file controller
+  for tree in $(cgroup_trees); do
+    mkdir -p "$tree/$1"
+    for file in cpuset.cpus cpuset.mems; do # empty in a new group of version 1, which then takes no process
+      [[ ! -f $tree/$file || -f $tree/cgroup.controllers ]] || cat "$tree/$file" > "$tree/$1/$file"
+    done
+    [[ -f $tree/cgroup.controllers ]] || continue
+    for controller in $(< "$tree/cgroup.controllers"); do
+      echo "+$controller" > "$tree/cgroup.subtree_control" || progress "the controller $controller can't be used in $tree"
+    done
+  done
+}
+
+cgroup_trees() { awk '$3 ~ /^cgroup2?$/ {print $2}' /proc/mounts; }
+
+# node_down NODE: pods are killed, not asked, so what containerd and its shims would have tidied up is done here.
+node_down() {
+  local folder=$STATE/$1 tree
+  stop "$1/kubelet"
+  stop "$1/containerd"
+  local deadline=$((SECONDS + 10)) processes
+  while processes=$(node_processes "$1") && [[ -n $processes ]]; do
+    ((SECONDS < deadline)) || fail "$1: these processes do not end: ${processes//$'\n'/ }"
+    # shellcheck disable=SC2086
+    kill -KILL $processes 2> /dev/null || true
+    sleep 0.05
+  done
+  # The shims' sockets, which lie outside of the folder.
+  { cat "$folder"/state/io.containerd.runtime.v2.task/k8s.io/*/address 2> /dev/null || true; } |
+    sed 's|unix://|\n|g' | xargs --no-run-if-empty rm -f
+  awk -v folder="$folder/" 'index($2, folder) == 1 {print $2}' /proc/mounts | sort --reverse | xargs --no-run-if-empty umount --lazy
+  ip -oneline -4 address show to "$(pod_network "$1")" | awk '{print $2}' |
+    xargs --no-run-if-empty -n 1 ip link delete 2> /dev/null || true # they are going already, with their namespaces
+  for tree in $(cgroup_trees); do
+    [[ ! -d $tree/$1 ]] || find "$tree/$1" -depth -type d -exec rmdir {} +
+  done
+}
+
+# node_processes NODE: the processes of the node's pods are those in its groups; its shims work in its bundles' folders.
+node_processes() {
+  local tree
+  {
+    for tree in $(cgroup_trees); do
+      find "$tree/$1" -name cgroup.procs -exec cat {} + 2> /dev/null || true
+    done
+    find /proc/[0-9]*/cwd -maxdepth 0 -lname "$STATE/$1/state/*" 2> /dev/null | cut -d / -f 3 || true
+  } | sort -nu
+}
