@@ -256,7 +256,7 @@ pub struct File {
     /// The file.
     #[serde(flatten)]
     pub path: Path,
-    /// The other path: where a rename, link or symbolic link put it. For a symbolic link, `path` is what it points to.
+    /// The other path: the new name of a rename or link. For a symbolic link, what it says, as it stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Path>,
     /// Flags as given to the call, by name: open(2)'s for opens, a hexadecimal number for others.

@@ -604,7 +604,7 @@ pub struct File<'b> {
     /// The file.
     #[cbor(n(5), borrow = "'b")]
     pub path: Path<'b>,
-    /// The other path: where a rename, link or symbolic link put it.
+    /// The other path: the new name of a rename or link; of a symbolic link what it says, as it stands.
     #[cbor(n(6), borrow = "'b")]
     pub to: Option<Path<'b>>,
     /// Flags as given to the syscall: open(2)'s, renameat2(2)'s, ...

@@ -1,0 +1,172 @@
+//! Records of the kernel as items of the stream.
+
+use knark_specs::{
+    frame::{self, Exec, Exit, File, FileOp, Item, Path},
+    path,
+};
+
+use crate::{
+    batch,
+    bpf::{self, Op, PathName, PathSource, mark, text},
+};
+
+/// Encodes an exec, whose process has just been defined in `process`.
+pub fn exec(record: &bpf::Exec<'_>, process: u32, batch: &mut Vec<u8>) {
+    let inode = record.inode.as_ref();
+    let item = Item::Exec(Exec {
+        time_ns: record.head.boot_ns,
+        process,
+        filename: record.filename,
+        inode: inode.map_or(0, |i| i.ino),
+        device: inode.map_or(0, device),
+        mode: inode.map_or(0, |i| i.mode),
+        uid: inode.map_or(0, |i| i.uid),
+        gid: inode.map_or(0, |i| i.gid),
+        deleted: record.exe.deleted() && !record.memfd(),
+        exe_cut: record.exe.cut(),
+    });
+    batch::put(&item, batch);
+}
+
+/// Encodes an exit.
+pub fn exit(record: &bpf::Exit, process: u32, batch: &mut Vec<u8>) {
+    batch::put(&Item::Exit(Exit { time_ns: record.head.boot_ns, process, code: record.status }), batch);
+}
+
+/// Encodes an open, failed or not. `comm` is the process's name.
+pub fn open(record: &bpf::Open<'_>, process: u32, comm: &[u8], batch: &mut Vec<u8>) {
+    const WRITES: u32 = (libc::O_WRONLY | libc::O_RDWR | libc::O_TRUNC).cast_unsigned();
+    let failed = record.result < 0;
+    let joined;
+    let path = if failed || record.head.has(mark::FD_EMPTY) {
+        joined = path::join(record.path.walked, record.path.name);
+        Path { argument: true, ..described(&record.path, &joined) }
+    } else {
+        // Of an open that succeeded the walked path is the file itself, whatever the argument was.
+        Path { path: record.path.walked, asked: b"", ..described(&record.path, record.path.walked) }
+    };
+    let op = if record.created() {
+        FileOp::Create
+    } else if record.flags & WRITES != 0 {
+        FileOp::WriteOpen
+    } else {
+        FileOp::Open
+    };
+    let inode = record.inode.as_ref();
+    let item = Item::File(File {
+        path: Path { raced: raced(record), ..path },
+        flags: Some(u64::from(record.flags)),
+        created: record.created(),
+        mode: inode.map(|i| i.mode),
+        uid: inode.map(|i| i.uid),
+        gid: inode.map(|i| i.gid),
+        inode: inode.map(|i| i.ino),
+        device: inode.map(device),
+        ..file(&record.head, process, comm, op, i64::from(record.result), record.op)
+    });
+    batch::put(&item, batch);
+}
+
+/// Encodes a call that names a file, or changes one through its descriptor. `comm` is the process's name.
+pub fn path_call(record: &bpf::PathCall<'_>, process: u32, comm: &[u8], batch: &mut Vec<u8>) {
+    let from = match record.path.source() {
+        PathSource::Kernel => record.path.walked.to_vec(),
+        PathSource::Argument => path::join(record.path.walked, record.path.name),
+    };
+    let path = described(&record.path, &from);
+    let to = record.second.as_ref().map(|second| match record.op {
+        // What a symbolic link says is no path yet: it stands as it is.
+        Op::Symlink | Op::Symlinkat => second.name.to_vec(),
+        _ => path::join(second.walked, second.name),
+    });
+    let second = record.second.as_ref().zip(to.as_ref()).map(|(second, to)| described(second, to));
+    let owner = |id: u32| (id != u32::MAX).then_some(id);
+    let before = record.before.as_ref();
+    let item = Item::File(File {
+        path: Path { raced: record.head.has(mark::FD_SHARED | mark::FD_EMPTY), ..path },
+        to: second,
+        flags: record.flags().map(u64::from),
+        mode: record.new_mode(),
+        old_mode: before.map(|i| i.mode).filter(|_| record.new_mode().is_some()),
+        uid: record.new_owner().and_then(|(uid, _)| owner(uid)),
+        gid: record.new_owner().and_then(|(_, gid)| owner(gid)),
+        old_uid: before.map(|i| i.uid).filter(|_| record.new_owner().is_some()),
+        old_gid: before.map(|i| i.gid).filter(|_| record.new_owner().is_some()),
+        inode: before.map(|i| i.ino),
+        device: before.map(device),
+        size: record.new_size(),
+        xattr: record.xattr.as_ref().map_or(b"", |xattr| xattr.name),
+        ..file(&record.head, process, comm, operation(record), record.result, record.op)
+    });
+    batch::put(&item, batch);
+}
+
+fn file<'a>(head: &'a bpf::Head, process: u32, comm: &[u8], op: FileOp, result: i64, call: Op) -> File<'a> {
+    File {
+        time_ns: head.boot_ns,
+        process,
+        tid: head.tid,
+        op,
+        result,
+        path: Path::default(),
+        to: None,
+        flags: None,
+        created: false,
+        mode: None,
+        old_mode: None,
+        uid: None,
+        gid: None,
+        old_uid: None,
+        old_gid: None,
+        inode: None,
+        device: None,
+        size: None,
+        xattr: b"",
+        thread: if head.tid != head.tgid && head.comm() != comm { head.comm() } else { b"" },
+        syscall: call.name(),
+    }
+}
+
+fn described<'a>(name: &PathName<'a>, path: &'a [u8]) -> frame::Path<'a> {
+    Path {
+        path,
+        argument: name.source() == PathSource::Argument,
+        deleted: name.deleted(),
+        cut: name.cut(),
+        unreachable: name.outside(),
+        late: name.name_flags & text::LATE != 0,
+        raced: false,
+        asked: if name.name == path { b"" } else { name.name },
+    }
+}
+
+/// Another thread shares the table of descriptors, and the file found there isn't called what was asked for: a symbolic
+/// link, or a close and dup2 in between.
+fn raced(record: &bpf::Open<'_>) -> bool {
+    let last = |path: &[u8]| path.rsplit(|b| *b == b'/').find(|part| !part.is_empty()).map(<[u8]>::to_vec);
+    record.head.has(mark::FD_EMPTY) || record.racy() && record.result >= 0 && last(record.path.walked) != last(record.path.name)
+}
+
+fn operation(record: &bpf::PathCall<'_>) -> FileOp {
+    const AT_REMOVEDIR: u32 = libc::AT_REMOVEDIR.cast_unsigned();
+    match record.op {
+        Op::Open | Op::Openat | Op::Openat2 | Op::OpenByHandleAt => FileOp::Open,
+        Op::Creat | Op::Mknod | Op::Mknodat => FileOp::Create,
+        Op::Truncate | Op::Ftruncate => FileOp::Truncate,
+        Op::Rename | Op::Renameat | Op::Renameat2 => FileOp::Rename,
+        Op::Link | Op::Linkat => FileOp::Link,
+        Op::Symlink | Op::Symlinkat => FileOp::Symlink,
+        Op::Unlinkat if record.flags().is_some_and(|flags| flags & AT_REMOVEDIR != 0) => FileOp::Rmdir,
+        Op::Unlink | Op::Unlinkat => FileOp::Unlink,
+        Op::Mkdir | Op::Mkdirat => FileOp::Mkdir,
+        Op::Rmdir => FileOp::Rmdir,
+        Op::Chmod | Op::Fchmod | Op::Fchmodat | Op::Fchmodat2 => FileOp::Chmod,
+        Op::Chown | Op::Lchown | Op::Fchown | Op::Fchownat => FileOp::Chown,
+        Op::Setxattr | Op::Lsetxattr | Op::Fsetxattr | Op::Setxattrat => FileOp::Setxattr,
+        Op::Removexattr | Op::Lremovexattr | Op::Fremovexattr | Op::Removexattrat => FileOp::Removexattr,
+    }
+}
+
+fn device(inode: &bpf::Inode) -> u32 {
+    inode.major << 20 | inode.minor & 0xf_ffff
+}

@@ -1,0 +1,387 @@
+//! The tracer's heart: takes records from the kernel, decides, names, encodes, and hands batches to the outbox.
+
+use std::{
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use knark_specs::frame::{Ending, Hello, HostFilter, Plan, PodVerdict, Probe, Stage, Status, Target, Up};
+
+use crate::{
+    batch,
+    bpf::{self, AttachError, Events, MapError, Options, ProbeState, Probes, Record, Scope},
+    clock,
+    containers::{Containers, Decision},
+    encode,
+    hold::Hold,
+    outbox::Outbox,
+    processes::Processes,
+    procfs,
+};
+
+/// Pause between looks at the ring while there are events: far below the time that fills it.
+const BUSY: Duration = Duration::from_millis(5);
+/// The same when there were none for a while.
+const IDLE: Duration = Duration::from_millis(20);
+/// Looks without events after which the pause grows.
+const CALM: u32 = 100;
+/// How often counters and the watermark are sent.
+const STATUS_EVERY: Duration = Duration::from_millis(200);
+/// A record's time is taken before its place in the ring: the watermark stays this far behind (ns).
+const WATERMARK_LAG: u64 = 1_000_000;
+/// Records taken in one go before commands are looked at.
+const BURST: usize = 16_384;
+/// Records taken before the filter is brought up to date and a full batch is sent.
+const PIECE: usize = 1024;
+/// A lost record of a new cgroup is made up for by reading the tree again, but not more often than this.
+const RESCAN_EVERY: Duration = Duration::from_millis(500);
+
+/// What a connection asks of the engine.
+#[derive(Debug)]
+pub enum Command {
+    /// What to watch; the first one counts.
+    Plan(Box<Plan>),
+    /// Verdicts on pods.
+    Pods(Vec<PodVerdict>),
+    /// End.
+    Stop,
+}
+
+/// Why the engine failed.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The probes can't be had.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// A filter can't be set.
+    #[error("setting the kernel's filter: {0}")]
+    Map(#[from] MapError),
+    /// The kernel's side can't be read.
+    #[error("{0}")]
+    Io(String, #[source] std::io::Error),
+}
+
+/// What the engine works with.
+#[derive(Debug)]
+pub struct Engine<E> {
+    /// Where batches go.
+    pub outbox: Arc<Outbox>,
+    /// What the plugin says.
+    pub commands: mpsc::Receiver<Command>,
+    /// Tells why it is time to end, if it is.
+    pub ending: E,
+    /// The UID of the pod that this runs in.
+    pub own_pod: Option<String>,
+}
+
+impl<E: Fn() -> Option<Ending>> Engine<E> {
+    /// Runs until told to end, says goodbye, and tells why it ended; a failure is said as well.
+    pub fn run(self) -> Result<Ending, EngineError> {
+        let outbox = Arc::clone(&self.outbox);
+        self.trace().inspect_err(|error| outbox.last(&Up::Refuse { message: describe(error) }))
+    }
+
+    fn trace(self) -> Result<Ending, EngineError> {
+        let plan = loop {
+            match self.commands.recv_timeout(IDLE) {
+                Ok(Command::Plan(plan)) => break *plan,
+                Ok(Command::Stop) => return Ok(self.bye(Ending::Stopped, Status::default())),
+                // Verdicts follow the plan on every connection.
+                Ok(Command::Pods(_)) | Err(_) => {}
+            }
+            if let Some(reason) = (self.ending)() {
+                return Ok(self.bye(reason, Status::default()));
+            }
+        };
+        let mut probes = Probes::attach(&options(&plan))?;
+        add_processes(&plan, &mut probes)?;
+        let hierarchy = bpf::hierarchy().map_err(|e| EngineError::Io("finding the cgroup hierarchy".into(), e))?;
+        let mut tracer = Tracer {
+            containers: Containers::new(plan.target.clone(), hierarchy, self.own_pod.clone()),
+            plan,
+            processes: Processes::default(),
+            args: bpf::Args::default(),
+            hold: Hold::default(),
+            batch: Vec::with_capacity(batch::FULL * 2),
+            sent: 0,
+            filtered: 0,
+            unknown_cgroup: false,
+        };
+        tracer.containers.scan(&mut probes)?;
+        self.outbox.hello(&Up::Hello(hello(&probes)));
+        let reason = self.follow(&mut tracer, &mut probes)?;
+        probes.detach();
+        while self.drain(&mut tracer, &mut probes)? > 0 {}
+        tracer.hold.abandon();
+        self.flush(&mut tracer);
+        let status = tracer.status(&probes, clock::boot_ns())?;
+        Ok(self.bye(reason, status))
+    }
+
+    fn follow(&self, tracer: &mut Tracer, probes: &mut Probes) -> Result<Ending, EngineError> {
+        let (mut calm, mut reported, mut scanned) = (0, Instant::now(), Instant::now());
+        loop {
+            let before = clock::boot_ns();
+            let taken = self.drain(tracer, probes)?;
+            if taken < BURST {
+                self.flush(tracer);
+            }
+            while let Ok(command) = self.commands.try_recv() {
+                match command {
+                    Command::Plan(_) => {}
+                    Command::Pods(pods) => {
+                        tracer.containers.decide(pods);
+                        tracer.containers.apply(probes)?;
+                        tracer.release();
+                    }
+                    Command::Stop => return Ok(Ending::Stopped),
+                }
+            }
+            if let Some(reason) = (self.ending)() {
+                return Ok(reason);
+            }
+            if tracer.unknown_cgroup && scanned.elapsed() > RESCAN_EVERY {
+                tracer.containers.scan(probes)?;
+                (tracer.unknown_cgroup, scanned) = (false, Instant::now());
+            }
+            if reported.elapsed() > STATUS_EVERY && self.outbox.has_room() {
+                tracer.hold.expire(Instant::now());
+                self.flush(tracer);
+                let complete_to = if taken < BURST { before.saturating_sub(WATERMARK_LAG) } else { 0 };
+                self.outbox.status(tracer.status(probes, complete_to)?);
+                reported = Instant::now();
+            }
+            if taken < BURST {
+                calm = if taken == 0 { calm + 1 } else { 0 };
+                let pause = if calm < CALM { BUSY } else { IDLE };
+                probes.wait(pause).map_err(|e| EngineError::Io("waiting for the ring buffer".into(), e))?;
+            }
+        }
+    }
+
+    /// Takes what the ring holds, up to a burst; nothing while the outbox is full, so that losses happen in one place.
+    fn drain(&self, tracer: &mut Tracer, probes: &mut Probes) -> Result<usize, EngineError> {
+        let mut taken = 0;
+        while taken < BURST && self.outbox.has_room() {
+            let got = probes.drain(PIECE, |bytes, record| tracer.take(bytes, &record));
+            tracer.containers.apply(probes)?;
+            taken += got;
+            if tracer.batch.len() >= batch::FULL {
+                self.flush(tracer);
+            }
+            if got < PIECE {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+
+    fn flush(&self, tracer: &mut Tracer) {
+        if !tracer.batch.is_empty() {
+            let next = Vec::with_capacity(batch::FULL * 2);
+            self.outbox.push(std::mem::replace(&mut tracer.batch, next));
+        }
+    }
+
+    fn bye(&self, reason: Ending, status: Status) -> Ending {
+        self.outbox.last(&Up::Bye { reason, status });
+        reason
+    }
+}
+
+/// What is known of this node, and what became of its events.
+struct Tracer {
+    plan: Plan,
+    containers: Containers,
+    processes: Processes,
+    args: bpf::Args,
+    hold: Hold,
+    batch: Vec<u8>,
+    sent: u64,
+    filtered: u64,
+    unknown_cgroup: bool,
+}
+
+impl Tracer {
+    /// A record from the ring.
+    fn take(&mut self, bytes: &[u8], record: &Record<'_>) {
+        match record {
+            Record::CgroupMkdir(made) => return self.containers.add(made.id, made.path, made.verdict),
+            Record::CgroupRmdir(gone) => return self.containers.remove(gone.id),
+            _ => {}
+        }
+        match self.containers.decision(record.head().cgroup) {
+            Some(Decision::Send) => self.send(record),
+            Some(Decision::Drop) => self.filtered += u64::from(self.is_event(record)),
+            Some(Decision::Hold { pod_uid }) => self.hold.push(pod_uid, bytes, is_event(&self.plan, record)),
+            // The record of its making was lost; the kernel let it inherit a verdict all the same.
+            None => {
+                self.unknown_cgroup = true;
+                self.send(record);
+            }
+        }
+    }
+
+    /// Judges again what was held for a verdict that has come.
+    fn release(&mut self) {
+        let containers = &self.containers;
+        for released in self.hold.release(|uid| containers.is_decided(uid)) {
+            for bytes in released.iter() {
+                if let Some(record) = Record::parse(bytes) {
+                    self.take(bytes, &record);
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, record: &Record<'_>) {
+        let head = record.head();
+        let container = self.containers.slot(head.cgroup, &mut self.batch);
+        match record {
+            Record::Exec(exec) => {
+                let args = self.args.join(exec);
+                let process = self.processes.exec(exec, &args, container, &mut self.batch);
+                if self.plan.exec {
+                    encode::exec(exec, process, &mut self.batch);
+                }
+            }
+            Record::ExecArgs(part) => self.args.push(part),
+            Record::Open(open) => {
+                let process = self.processes.slot(head, container, &mut self.batch);
+                encode::open(open, process, self.processes.comm(process), &mut self.batch);
+            }
+            Record::Path(call) => {
+                let process = self.processes.slot(head, container, &mut self.batch);
+                encode::path_call(call, process, self.processes.comm(process), &mut self.batch);
+            }
+            Record::Exit(exit) => {
+                let process = self.processes.slot(head, container, &mut self.batch);
+                encode::exit(exit, process, &mut self.batch);
+            }
+            Record::CgroupMkdir(_) | Record::CgroupRmdir(_) => {}
+        }
+        self.sent += u64::from(self.is_event(record));
+    }
+
+    fn is_event(&self, record: &Record<'_>) -> bool {
+        is_event(&self.plan, record)
+    }
+
+    fn status(&self, probes: &Probes, watermark_ns: u64) -> Result<Status, EngineError> {
+        let counters = probes.counters().map_err(|e| EngineError::Io("reading the kernel's counters".into(), e))?;
+        let kinds = [
+            (self.plan.exec, counters.exec()),
+            (self.plan.file, counters.open()),
+            (self.plan.file, counters.path()),
+            (self.plan.exit, counters.exit()),
+        ];
+        let sum = |of: fn(&bpf::Count) -> u64| kinds.iter().filter(|(wanted, _)| *wanted).map(|(_, count)| of(count)).sum::<u64>();
+        let skipped = counters.missed.unwrap_or(0) + counters.scope_lost + probes.malformed();
+        let lost = [
+            (Stage::Ring, sum(|count| count.lost_ring)),
+            (Stage::InFlight, sum(|count| count.lost_inflight)),
+            (Stage::Probe, skipped),
+            (Stage::Held, self.hold.lost()),
+        ];
+        Ok(Status {
+            // Calls that have begun and not returned aren't events yet.
+            seen: sum(|count| count.emitted + count.lost()) + skipped,
+            filtered: self.filtered,
+            sent: self.sent,
+            held: self.hold.events(),
+            lost: lost.into_iter().filter(|(_, n)| *n > 0).collect(),
+            watermark_ns,
+            realtime_offset_ns: clock::realtime_offset_ns(),
+            ..Status::default()
+        })
+    }
+}
+
+fn is_event(plan: &Plan, record: &Record<'_>) -> bool {
+    match record {
+        Record::Exec(_) => plan.exec,
+        Record::Open(_) | Record::Path(_) => plan.file,
+        Record::Exit(_) => plan.exit,
+        Record::ExecArgs(_) | Record::CgroupMkdir(_) | Record::CgroupRmdir(_) => false,
+    }
+}
+
+fn options(plan: &Plan) -> Options {
+    let host = match &plan.target {
+        Target::Host(filter) => filter.clone(),
+        Target::Everything | Target::Pods { .. } => HostFilter::default(),
+    };
+    let comm = |name: &String| {
+        let mut comm = [0; 16];
+        let length = name.len().min(15);
+        comm[..length].copy_from_slice(&name.as_bytes()[..length]);
+        comm
+    };
+    let mut options = Options {
+        scope: Scope {
+            cgroups: true,
+            tgids: !host.pids.is_empty(),
+            comms: host.comms.iter().map(comm).collect(),
+            exes: host.exes.iter().map(|exe| exe.as_bytes().to_vec()).collect(),
+        },
+        // Execs are always needed: they tell what the processes of other events run.
+        events: Events { exec: true, file: plan.file, exit: plan.exit },
+        ..Options::default()
+    };
+    options.exclude_tgids.extend(&plan.exclude_pids);
+    if plan.ring_bytes > 0 {
+        options.ring_bytes = plan.ring_bytes;
+    }
+    options
+}
+
+/// The processes that were asked for by pid, and the descendants that they have already.
+fn add_processes(plan: &Plan, probes: &mut Probes) -> Result<(), MapError> {
+    let Target::Host(filter) = &plan.target else { return Ok(()) };
+    if filter.pids.is_empty() {
+        return Ok(());
+    }
+    for pid in &filter.pids {
+        probes.set_tgid(*pid)?;
+    }
+    for pid in procfs::pids() {
+        if procfs::ancestors(pid).iter().any(|(ancestor, _)| filter.pids.contains(ancestor)) {
+            probes.set_tgid(pid)?;
+        }
+    }
+    Ok(())
+}
+
+fn hello(probes: &Probes) -> Hello {
+    let name = rustix::system::uname();
+    let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
+    Hello {
+        version: env!("CARGO_PKG_VERSION").into(),
+        kernel: text(name.release()),
+        arch: text(name.machine()),
+        probes: probes.attached().iter().map(probe).collect(),
+        realtime_offset_ns: clock::realtime_offset_ns(),
+        hostname: text(name.nodename()),
+    }
+}
+
+fn probe(status: &bpf::ProbeStatus) -> Probe {
+    let missing = match &status.state {
+        ProbeState::Attached => None,
+        ProbeState::Missing(_, reason) => Some(reason.clone()),
+    };
+    Probe { name: status.name.clone(), serves: status.serves().into(), missing }
+}
+
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

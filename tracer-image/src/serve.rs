@@ -1,0 +1,134 @@
+//! `knark-tracer serve`: a pod's main process. It holds the probes and the stream; plugins come and go through `connect`.
+
+use std::{
+    io::Write as _,
+    net::Shutdown,
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixListener, UnixStream},
+    },
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use ed25519_dalek::VerifyingKey;
+use knark_specs::frame::Ending;
+
+use crate::{
+    clock,
+    engine::Engine,
+    outbox::Outbox,
+    session::{Incoming, Session},
+};
+
+/// The abstract socket's name: it is the pod's own, since it lies in the pod's network namespace.
+const SOCKET: &[u8] = b"knark-tracer";
+/// Connections that haven't proved themselves yet.
+const MAX_STRANGERS: usize = 8;
+/// How long one may take to prove itself.
+const GREETING: Duration = Duration::from_secs(5);
+/// How long the last word may take.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// The address that [`run`] listens on.
+pub fn address() -> std::io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(SOCKET)
+}
+
+/// Traces until the plugin says stop, none was heard for the grace time, or a signal comes.
+pub fn run(key: VerifyingKey, grace: Duration) -> anyhow::Result<()> {
+    let terminated = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&terminated)).context("handling signals")?;
+    }
+    let outbox = Arc::new(Outbox::default());
+    let (commands, wishes) = mpsc::channel();
+    let session = Arc::new(Session { key, outbox: Arc::clone(&outbox), commands, heard_ns: AtomicU64::new(clock::boot_ns()) });
+    let listener = UnixListener::bind_addr(&address()?).context("binding the tracer's socket")?;
+    let said_all = Arc::new(AtomicBool::new(false));
+    let door = Door { session: Arc::clone(&session), current: Mutex::default(), said_all: Arc::clone(&said_all) };
+    thread::spawn(move || door.keep(&listener));
+
+    let grace_ns = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
+    let ending = move || {
+        let silence = clock::boot_ns().saturating_sub(session.heard_ns.load(Ordering::Relaxed));
+        match (terminated.load(Ordering::Relaxed), silence > grace_ns) {
+            (true, _) => Some(Ending::Signal),
+            (_, true) => Some(Ending::Orphaned),
+            _ => None,
+        }
+    };
+    let own_pod = std::env::var("KNARK_POD_UID").ok().filter(|uid| !uid.is_empty());
+    let result = Engine { outbox, commands: wishes, ending, own_pod }.run();
+    let until = Instant::now() + GOODBYE;
+    while !matches!(result, Ok(Ending::Orphaned)) && !said_all.load(Ordering::Relaxed) && Instant::now() < until {
+        thread::sleep(Duration::from_millis(20));
+    }
+    result.context("tracing").map(|_| ())
+}
+
+struct Door {
+    session: Arc<Session>,
+    current: Mutex<Option<UnixStream>>,
+    said_all: Arc<AtomicBool>,
+}
+
+impl Door {
+    fn keep(self, listener: &UnixListener) {
+        let door = Arc::new(self);
+        let strangers = Arc::new(AtomicUsize::new(0));
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else { continue };
+            if strangers.fetch_add(1, Ordering::Relaxed) >= MAX_STRANGERS {
+                strangers.fetch_sub(1, Ordering::Relaxed);
+                continue;
+            }
+            let (door, strangers) = (Arc::clone(&door), Arc::clone(&strangers));
+            thread::spawn(move || {
+                if let Err(error) = door.receive(stream, &strangers) {
+                    // The pod's log is for whoever asks why a connection failed.
+                    let _ = writeln!(std::io::stderr(), "connection: {error:#}");
+                }
+            });
+        }
+    }
+
+    fn receive(&self, stream: UnixStream, strangers: &AtomicUsize) -> anyhow::Result<()> {
+        let greeted = self.greet(&stream);
+        strangers.fetch_sub(1, Ordering::Relaxed);
+        let (mut from, cursor) = greeted?;
+        // The one before may hang in a write to a connection that is dead: end it.
+        let earlier = self.lock().replace(stream.try_clone()?);
+        if let Some(earlier) = earlier {
+            let _ = earlier.shutdown(Shutdown::Both);
+        }
+        let (session, said_all, mut to) = (Arc::clone(&self.session), Arc::clone(&self.said_all), stream);
+        thread::spawn(move || {
+            if let Ok(true) = session.talk(cursor, &mut to) {
+                said_all.store(true, Ordering::Relaxed);
+            }
+            let _ = to.shutdown(Shutdown::Write);
+        });
+        Ok(self.session.listen(&mut from)?)
+    }
+
+    fn greet(&self, stream: &UnixStream) -> anyhow::Result<(Incoming<UnixStream>, crate::outbox::Cursor)> {
+        stream.set_read_timeout(Some(GREETING))?;
+        stream.set_write_timeout(Some(GREETING))?;
+        let mut from = Incoming::new(stream.try_clone()?);
+        let cursor = self.session.greet(&mut from, &mut &*stream)?;
+        stream.set_read_timeout(None)?;
+        stream.set_write_timeout(None)?;
+        Ok((from, cursor))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<UnixStream>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
