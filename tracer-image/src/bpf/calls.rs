@@ -1,1 +1,118 @@
-//! To come.
+//! The system calls that are watched: their names, their numbers here, and how their arguments name files.
+
+use knark_abi::{CALLS, Call, Op};
+
+const NO: u8 = Call::NO;
+const CWD: u8 = Call::CWD;
+
+/// A call: the name of its tracepoints, and its number on this architecture if it has it.
+pub(super) struct Watched {
+    pub(super) op: Op,
+    pub(super) name: &'static str,
+    pub(super) nr: Option<u32>,
+    pub(super) call: Call,
+}
+
+impl Watched {
+    /// Whether it gives a descriptor.
+    pub(super) fn opens(&self) -> bool {
+        matches!(self.op, Op::Open | Op::Openat | Op::Openat2 | Op::Creat | Op::OpenByHandleAt)
+    }
+}
+
+/// `(directory, name)` of both paths, the extended attribute's name, the `AT_*` flags.
+const fn how(op: Op, first: (u8, u8), second: (u8, u8), xattr: u8, at_flags: u8) -> Call {
+    let (first_dir, first_name) = first;
+    let (second_dir, second_name) = second;
+    Call { op: op as u8, first_dir, first_name, second_dir, second_name, xattr, at_flags, _pad: 0 }
+}
+
+const NONE: (u8, u8) = (NO, NO);
+/// The first argument is a path.
+const PATH: (u8, u8) = (CWD, 0);
+/// The first argument is a directory's descriptor, the second a path.
+const AT: (u8, u8) = (0, 1);
+/// The first argument is the file's own descriptor.
+const FD: (u8, u8) = (0, NO);
+
+macro_rules! calls {
+    ($($op:ident $name:literal $nr:tt $call:expr;)*) => {
+        [$(Watched { op: Op::$op, name: $name, nr: number!($nr), call: { let (first, second, xattr, at) = $call; how(Op::$op, first, second, xattr, at) } }),*]
+    };
+}
+
+// Numbers: `old NAME` is a call that only x86-64 has, being older than its `at` form; `NAME` is everywhere; a number is
+// for calls that libc doesn't name yet, which have the same one on all architectures.
+macro_rules! number {
+    ([old $sys:ident]) => {{
+        #[cfg(target_arch = "x86_64")]
+        let nr = Some(libc::$sys as u32);
+        #[cfg(not(target_arch = "x86_64"))]
+        let nr = None;
+        nr
+    }};
+    ([$sys:ident]) => {
+        Some(libc::$sys as u32)
+    };
+    ([$nr:literal]) => {
+        Some($nr)
+    };
+}
+
+/// The name of the call, as its manual page has it.
+pub fn call_name(op: Op) -> &'static str {
+    WATCHED[op as usize - 1].name
+}
+
+/// All of them.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers of system calls are small")]
+pub(super) static WATCHED: [Watched; Op::ALL.len()] = calls! {
+    Open "open" [old SYS_open] (PATH, NONE, NO, NO);
+    Openat "openat" [SYS_openat] (AT, NONE, NO, NO);
+    Openat2 "openat2" [437] (AT, NONE, NO, NO);
+    Creat "creat" [old SYS_creat] (PATH, NONE, NO, NO);
+    OpenByHandleAt "open_by_handle_at" [SYS_open_by_handle_at] (NONE, NONE, NO, NO);
+    Truncate "truncate" [SYS_truncate] (PATH, NONE, NO, NO);
+    Ftruncate "ftruncate" [SYS_ftruncate] (FD, NONE, NO, NO);
+    Rename "rename" [old SYS_rename] (PATH, (CWD, 1), NO, NO);
+    Renameat "renameat" [SYS_renameat] (AT, (2, 3), NO, NO);
+    Renameat2 "renameat2" [SYS_renameat2] (AT, (2, 3), NO, NO);
+    Link "link" [old SYS_link] (PATH, (CWD, 1), NO, NO);
+    Linkat "linkat" [SYS_linkat] (AT, (2, 3), NO, 4);
+    Symlink "symlink" [old SYS_symlink] ((CWD, 1), (Call::TEXT, 0), NO, NO);
+    Symlinkat "symlinkat" [SYS_symlinkat] ((1, 2), (Call::TEXT, 0), NO, NO);
+    Unlink "unlink" [old SYS_unlink] (PATH, NONE, NO, NO);
+    Unlinkat "unlinkat" [SYS_unlinkat] (AT, NONE, NO, NO);
+    Mkdir "mkdir" [old SYS_mkdir] (PATH, NONE, NO, NO);
+    Mkdirat "mkdirat" [SYS_mkdirat] (AT, NONE, NO, NO);
+    Rmdir "rmdir" [old SYS_rmdir] (PATH, NONE, NO, NO);
+    Chmod "chmod" [old SYS_chmod] (PATH, NONE, NO, NO);
+    Fchmod "fchmod" [SYS_fchmod] (FD, NONE, NO, NO);
+    Fchmodat "fchmodat" [SYS_fchmodat] (AT, NONE, NO, NO);
+    Fchmodat2 "fchmodat2" [452] (AT, NONE, NO, 3);
+    Chown "chown" [old SYS_chown] (PATH, NONE, NO, NO);
+    Lchown "lchown" [old SYS_lchown] (PATH, NONE, NO, NO);
+    Fchown "fchown" [SYS_fchown] (FD, NONE, NO, NO);
+    Fchownat "fchownat" [SYS_fchownat] (AT, NONE, NO, 4);
+    Setxattr "setxattr" [SYS_setxattr] (PATH, NONE, 1, NO);
+    Lsetxattr "lsetxattr" [SYS_lsetxattr] (PATH, NONE, 1, NO);
+    Fsetxattr "fsetxattr" [SYS_fsetxattr] (FD, NONE, 1, NO);
+    Setxattrat "setxattrat" [463] (AT, NONE, 3, 2);
+    Removexattr "removexattr" [SYS_removexattr] (PATH, NONE, 1, NO);
+    Lremovexattr "lremovexattr" [SYS_lremovexattr] (PATH, NONE, 1, NO);
+    Fremovexattr "fremovexattr" [SYS_fremovexattr] (FD, NONE, 1, NO);
+    Removexattrat "removexattrat" [466] (AT, NONE, 3, 2);
+    Mknod "mknod" [old SYS_mknod] (PATH, NONE, NO, NO);
+    Mknodat "mknodat" [SYS_mknodat] (AT, NONE, NO, NO);
+};
+
+/// By number, for the programs.
+pub(super) fn table() -> Box<[Call; CALLS]> {
+    let mut table = Box::new([Call::default(); CALLS]);
+    for watched in &WATCHED {
+        if let Some(place) = watched.nr.and_then(|nr| table.get_mut(nr as usize)) {
+            *place = watched.call;
+        }
+    }
+    table
+}

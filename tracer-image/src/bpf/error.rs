@@ -65,12 +65,10 @@ pub enum AttachError {
 #[derive(Debug, thiserror::Error)]
 pub enum MapError {
     /// No room.
-    #[error("{what} is full ({max} entries)")]
+    #[error("{what} is full")]
     Full {
         /// Which map.
         what: &'static str,
-        /// How many it holds.
-        max: u32,
     },
     /// The probes were attached without this condition in their scope.
     #[error("{0} is not part of the scope that the probes were attached with")]

@@ -14,15 +14,17 @@ pub mod features;
 mod calls;
 mod counters;
 mod error;
+mod info;
 mod link;
+mod load;
 mod offsets;
 mod parse;
 mod plan;
 mod probes;
 mod record;
-mod ring;
 mod tracefs;
 
+pub use calls::call_name;
 pub use cgroups::{CgroupVersion, Hierarchy, hierarchy};
 pub use counters::{Count, Counters};
 pub use error::{AttachError, MapError};
@@ -30,5 +32,5 @@ pub use knark_abi::{Op, kind, mark, text, walk};
 pub use plan::{Missing, ProbeState, ProbeStatus, Tier};
 pub use probes::{Events, Options, Probes, Scope, Verdict};
 pub use record::{
-    Ancestors, Args, Cgroup, Exec, ExecArgs, Exit, Head, Inode, Open, PathCall, PathName, PathSource, Record, Upper, Xattr,
+    Ancestor, Ancestors, Args, Cgroup, Exec, ExecArgs, Exit, Head, Inode, Open, PathCall, PathName, PathSource, Record, Upper, Xattr,
 };

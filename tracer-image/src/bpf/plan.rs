@@ -42,6 +42,16 @@ impl ProbeStatus {
         matches!(self.state, ProbeState::Attached)
     }
 
+    /// The kind of events that it gives.
+    pub fn serves(&self) -> &'static str {
+        match self.name.as_str() {
+            "sched_process_exec" => "exec",
+            "sched_process_exit" => "exit",
+            "sched_process_fork" | "cgroup_mkdir" | "cgroup_rmdir" => "scope",
+            _ => "file",
+        }
+    }
+
     /// Why it doesn't.
     pub fn reason(&self) -> &str {
         match &self.state {

@@ -1,10 +1,22 @@
 //! Loading, attaching, filtering and draining.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::PathBuf,
+    time::Duration,
+};
 
-use knark_abi::verdict;
+use aya::{
+    Ebpf,
+    maps::{HashMap, Map, MapData, MapError as LoaderMapError, PerCpuArray, RingBuf},
+};
+use knark_abi::{kind, scope, verdict};
+use rustix::event::epoll;
 
-use super::{AttachError, Counters, MapError, ProbeStatus, Record};
+use super::{
+    AttachError, Count, Counters, Hierarchy, MapError, ProbeStatus, Record, cgroups, info, load, parse,
+};
 
 /// What to attach.
 #[derive(Clone, Debug)]
@@ -70,64 +82,239 @@ pub enum Verdict {
 }
 
 /// Probes that are attached; dropping them detaches them.
-pub struct Probes {}
+pub struct Probes {
+    /// Closed first: a call that has been seen to begin is then seen to end.
+    enters: Vec<OwnedFd>,
+    exits: Vec<OwnedFd>,
+    ring: RingBuf<MapData>,
+    epoll: OwnedFd,
+    ebpf: Ebpf,
+    statuses: Vec<ProbeStatus>,
+    hierarchy: Option<Hierarchy>,
+    options: Options,
+    malformed: u64,
+    /// Of the programs, by the time that they were detached.
+    missed: Option<u64>,
+}
 
 impl Probes {
     /// Loads the programs and attaches them. A probe that this kernel lacks is no error, see [`Self::attached`].
-    pub fn attach(_options: &Options) -> Result<Probes, AttachError> {
-        todo!()
+    pub fn attach(options: &Options) -> Result<Probes, AttachError> {
+        let failed = |what: &str, e: io::Error| AttachError::Failed { what: what.into(), source: e.into() };
+        let hierarchy = match cgroups::hierarchy() {
+            Ok(hierarchy) => Some(hierarchy),
+            Err(e) if options.scope.cgroups => return Err(failed("looking for the control groups", e)),
+            Err(_) => None,
+        };
+        let load::Loaded { mut ebpf, enters, exits, probes: statuses } = load::load(options, hierarchy.as_ref())?;
+        let ring = ebpf
+            .take_map("RING")
+            .ok_or(LoaderMapError::InvalidMapType { map_type: 0 })
+            .and_then(RingBuf::try_from)
+            .map_err(|e| AttachError::Failed { what: "mapping the ring buffer".into(), source: e.into() })?;
+        let epoll = watch(ring.as_fd()).map_err(|e| failed("watching the ring buffer", e))?;
+        let mut probes = Probes {
+            enters,
+            exits,
+            ring,
+            epoll,
+            ebpf,
+            statuses,
+            hierarchy,
+            options: options.clone(),
+            malformed: 0,
+            missed: None,
+        };
+        probes.find_exes();
+        Ok(probes)
     }
 
     /// Every probe, and what became of it.
     pub fn attached(&self) -> &[ProbeStatus] {
-        todo!()
+        &self.statuses
     }
 
-    /// Sets a control group's verdict, by its kernfs id ([`super::cgroups::id_of`]). It goes for that group only;
-    /// groups made in it from now on inherit it.
-    pub fn set_cgroup(&mut self, _id: u64, _verdict: Verdict) -> Result<(), MapError> {
-        todo!()
+    /// The hierarchy that ids of control groups are those of; None where no control groups are mounted.
+    pub fn hierarchy(&self) -> Option<&Hierarchy> {
+        self.hierarchy.as_ref()
+    }
+
+    /// Sets a control group's verdict, by its kernfs id ([`cgroups::id_of`]). It goes for that group only; groups made in
+    /// it from now on inherit it.
+    pub fn set_cgroup(&mut self, id: u64, verdict: Verdict) -> Result<(), MapError> {
+        self.in_scope(self.options.scope.cgroups, "the control group")?;
+        set(self.ebpf.map_mut("CGROUPS"), id, verdict as u8, "the map of control groups")
     }
 
     /// Takes a control group's verdict away: its events are no longer reported.
-    pub fn remove_cgroup(&mut self, _id: u64) -> Result<(), MapError> {
-        todo!()
+    pub fn remove_cgroup(&mut self, id: u64) -> Result<(), MapError> {
+        self.in_scope(self.options.scope.cgroups, "the control group")?;
+        unset(self.ebpf.map_mut("CGROUPS"), id, "the map of control groups")
     }
 
     /// Adds a process; its children are in from now on.
-    pub fn set_tgid(&mut self, _tgid: u32) -> Result<(), MapError> {
-        todo!()
+    pub fn set_tgid(&mut self, tgid: u32) -> Result<(), MapError> {
+        self.in_scope(self.options.scope.tgids, "the process")?;
+        self.meets(tgid, scope::TGID)
     }
 
     /// Takes a process out again (not its children).
-    pub fn remove_tgid(&mut self, _tgid: u32) -> Result<(), MapError> {
-        todo!()
+    pub fn remove_tgid(&mut self, tgid: u32) -> Result<(), MapError> {
+        self.in_scope(self.options.scope.tgids, "the process")?;
+        unset(self.ebpf.map_mut("TGIDS"), tgid, PROCESSES)
     }
 
-    /// Hands out at most `max` records, oldest first, and says how many there were. A record that can't be understood
-    /// is left out and counted in [`Self::malformed`].
-    pub fn drain(&mut self, _max: usize, _each: impl FnMut(Record<'_>)) -> usize {
-        todo!()
+    /// Hands out at most `max` records, oldest first, and says how many were taken from the ring. A record that can't be
+    /// understood is left out and counted in [`Self::malformed`]. The bytes are the record's, for [`Record::parse`] at
+    /// another time.
+    pub fn drain(&mut self, max: usize, mut each: impl FnMut(&[u8], Record<'_>)) -> usize {
+        let mut taken = 0;
+        while taken < max
+            && let Some(bytes) = self.ring.next()
+        {
+            taken += 1;
+            match parse::record(&bytes) {
+                Some(record) => each(&bytes, record),
+                None => self.malformed += 1,
+            }
+        }
+        taken
     }
 
     /// Records that [`Self::drain`] could not understand: a defect if it isn't 0.
     pub fn malformed(&self) -> u64 {
-        todo!()
+        self.malformed
     }
 
-    /// Waits until there are records and the programs asked for attention (control groups do), or until the time is
-    /// over: ordinary records come quietly, so drain after either.
-    pub fn wait(&self, _timeout: Duration) -> io::Result<()> {
-        todo!()
+    /// Sleeps until the programs ask for attention (new control groups do; true), or the time is over (false). Ordinary
+    /// records come quietly, since waking up costs more than all else: drain after either.
+    pub fn wait(&self, timeout: Duration) -> io::Result<bool> {
+        let mut events = [std::mem::MaybeUninit::uninit(); 1];
+        let timeout = rustix::event::Timespec::try_from(timeout).ok();
+        match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
+            Ok((events, _)) => Ok(!events.is_empty()),
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
     }
 
-    /// The ring buffer's descriptor, for a caller's own epoll.
-    pub fn ring_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        todo!()
+    /// A descriptor that becomes readable when the programs ask for attention, for a caller's own epoll.
+    pub fn attention(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
     }
 
     /// What was seen, emitted and lost.
     pub fn counters(&self) -> io::Result<Counters> {
-        todo!()
+        let counts = self.ebpf.map("COUNTS").ok_or(io::ErrorKind::NotFound)?;
+        let counts: PerCpuArray<_, [u64; 4]> = PerCpuArray::try_from(counts).map_err(io::Error::other)?;
+        let mut all = Counters { missed: self.missed.or_else(|| info::missed(&self.ebpf)), ..Counters::default() };
+        for (index, count) in (0..).zip(&mut all.kinds) {
+            for [seen, emitted, lost_ring, lost_inflight] in counts.get(&index, 0).map_err(io::Error::other)?.iter() {
+                count.seen += seen;
+                count.emitted += emitted;
+                count.lost_ring += lost_ring;
+                count.lost_inflight += lost_inflight;
+            }
+        }
+        let processes = &mut all.kinds[kind::SCOPE as usize];
+        all.scope_lost = processes.lost_inflight;
+        *processes = Count::default();
+        Ok(all)
+    }
+
+    /// Detaches everything. What is in the ring stays there to be drained, and the counters stand still from now on.
+    pub fn detach(&mut self) {
+        self.missed = self.missed.or_else(|| info::missed(&self.ebpf));
+        close(&mut self.enters);
+        close(&mut self.exits);
+        for (_, program) in self.ebpf.programs_mut() {
+            if let aya::programs::Program::BtfTracePoint(program) = program {
+                // one that was never loaded has nothing to unload
+                let _ = program.unload();
+            }
+        }
+    }
+
+    fn in_scope(&self, is: bool, what: &'static str) -> Result<(), MapError> {
+        if is { Ok(()) } else { Err(MapError::NotInScope(what)) }
+    }
+
+    /// Adds a condition to those that a process meets.
+    fn meets(&mut self, tgid: u32, condition: u32) -> Result<(), MapError> {
+        let met: u8 = load::map(&mut self.ebpf, "TGIDS")
+            .and_then(|map: HashMap<&mut MapData, u32, u8>| map.get(&tgid, 0))
+            .unwrap_or(0);
+        let condition = u8::try_from(condition).unwrap_or(0);
+        set(self.ebpf.map_mut("TGIDS"), tgid, met | condition, PROCESSES)
+    }
+
+    /// The processes that already run one of the wanted exes. Those that come from now on are found by the programs.
+    fn find_exes(&mut self) {
+        use std::os::unix::ffi::OsStrExt as _;
+        if self.options.scope.exes.is_empty() {
+            return;
+        }
+        let Ok(processes) = std::fs::read_dir("/proc") else { return };
+        for process in processes.flatten() {
+            let Some(tgid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let Ok(exe) = std::fs::read_link(process.path().join("exe")) else { continue };
+            let exe = exe.as_os_str().as_bytes();
+            let exe = exe.strip_suffix(b" (deleted)").unwrap_or(exe);
+            if self.options.scope.exes.iter().any(|wanted| wanted == exe) {
+                // a full map is the worst that can happen, and it is counted for each that comes after
+                let _ = self.meets(tgid, scope::EXE);
+            }
+        }
+    }
+}
+
+impl Drop for Probes {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}
+
+const PROCESSES: &str = "the map of processes";
+
+/// Closing a tracepoint waits for all CPUs to leave it: all at once takes no longer than one.
+fn close(links: &mut Vec<OwnedFd>) {
+    links.clear();
+}
+
+fn watch(ring: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    // Edge-triggered: what lies in the ring without a wake-up is no reason to return.
+    let what = epoll::EventFlags::IN | epoll::EventFlags::ET;
+    epoll::add(&epoll, ring, epoll::EventData::new_u64(0), what)?;
+    Ok(epoll)
+}
+
+fn set<K: aya::Pod>(map: Option<&mut Map>, key: K, value: u8, what: &'static str) -> Result<(), MapError> {
+    let mut map: HashMap<_, K, u8> = typed(map, what)?;
+    map.insert(key, value, 0).map_err(|e| refused(e, what))
+}
+
+fn unset<K: aya::Pod>(map: Option<&mut Map>, key: K, what: &'static str) -> Result<(), MapError> {
+    let mut map: HashMap<_, K, u8> = typed(map, what)?;
+    match map.remove(&key) {
+        Err(LoaderMapError::KeyNotFound) | Ok(()) => Ok(()),
+        Err(LoaderMapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(e) => Err(refused(e, what)),
+    }
+}
+
+fn typed<'a, K: aya::Pod>(
+    map: Option<&'a mut Map>,
+    what: &'static str,
+) -> Result<HashMap<&'a mut MapData, K, u8>, MapError> {
+    let none = LoaderMapError::InvalidMapType { map_type: 0 };
+    map.ok_or(none).and_then(HashMap::try_from).map_err(|e| refused(e, what))
+}
+
+fn refused(e: LoaderMapError, what: &'static str) -> MapError {
+    match e {
+        LoaderMapError::SyscallError(e) if e.io_error.raw_os_error() == Some(libc::E2BIG) => MapError::Full { what },
+        LoaderMapError::SyscallError(e) => MapError::Kernel { what, source: e.io_error },
+        e => MapError::Kernel { what, source: io::Error::other(e) },
     }
 }

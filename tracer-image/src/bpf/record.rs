@@ -25,7 +25,12 @@ pub enum Record<'a> {
     CgroupRmdir(Cgroup<'a>),
 }
 
-impl Record<'_> {
+impl<'a> Record<'a> {
+    /// The record that these bytes are, as [`super::Probes::drain`] gave them; None if they contradict themselves.
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        super::parse::record(bytes)
+    }
+
     /// Who did it, and when.
     pub fn head(&self) -> &Head {
         match self {
@@ -293,9 +298,7 @@ impl PathCall<'_> {
     /// The call's flags: `AT_*`, or `RENAME_*` of renameat2, or `XATTR_*`.
     pub fn flags(&self) -> Option<u32> {
         let at = match self.op {
-            Op::Unlinkat | Op::Setxattrat | Op::Removexattrat => {
-                if self.op == Op::Unlinkat { 2 } else { 2 }
-            }
+            Op::Unlinkat | Op::Setxattrat | Op::Removexattrat => 2,
             Op::Fchmodat2 => 3,
             Op::Linkat | Op::Renameat2 | Op::Fchownat | Op::Setxattr | Op::Lsetxattr | Op::Fsetxattr => 4,
             _ => return None,
@@ -404,10 +407,17 @@ pub struct Ancestor {
     pub comm: [u8; 16],
 }
 
+impl Ancestor {
+    /// Its name without padding.
+    pub fn comm(&self) -> &[u8] {
+        trim(&self.comm)
+    }
+}
+
 impl Ancestors<'_> {
     /// One after another.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Ancestor> + '_ {
-        self.0.chunks_exact(size_of::<knark_abi::Ancestor>()).map(ancestor)
+        self.0.chunks_exact(size_of::<knark_abi::Ancestor>()).map(super::parse::ancestor)
     }
 }
 
@@ -490,8 +500,4 @@ pub struct Cgroup<'a> {
     pub path: &'a [u8],
     /// What it got from its parent; already in force.
     pub verdict: Option<Verdict>,
-}
-
-fn ancestor(_bytes: &[u8]) -> Ancestor {
-    todo!()
 }

@@ -1,0 +1,108 @@
+//! Descriptors, directories and inodes of the current process.
+
+use knark_abi::{Header, Inode, mark};
+
+use crate::kernel::{field, offset, read};
+
+const AT_FDCWD: i32 = -100;
+/// `FMODE_CREATED`
+const CREATED: u32 = 0x10_0000;
+/// `OVERLAYFS_SUPER_MAGIC`
+const OVERLAY: u64 = 0x794c_7630;
+/// `TMPFS_MAGIC`
+const TMPFS: u64 = 0x0102_1994;
+
+/// A place in the tree of files.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// `struct vfsmount *`
+    pub mnt: u64,
+    /// `struct dentry *`
+    pub dentry: u64,
+}
+
+/// A descriptor's `struct file *`, and whether the table is shared with another task. None if it is not open.
+#[inline(always)]
+pub fn of_descriptor(task: u64, fd: i32) -> Option<(u64, bool)> {
+    let files = field!(task, task_files)?;
+    let table = field!(files, files_fdt)?;
+    if fd as u32 >= field!(table, fdt_max_fds as u32)? {
+        return None;
+    }
+    let slots = field!(table, fdt_fd)?;
+    let file: u64 = read(slots + u64::from(fd as u32) * 8)?;
+    if file == 0 {
+        return None;
+    }
+    Some((file, field!(files, files_count as i32)? > 1))
+}
+
+/// What a `struct path` says.
+#[inline(always)]
+pub fn place(path: u64) -> Option<Place> {
+    Some(Place { mnt: field!(path, path_mnt)?, dentry: field!(path, path_dentry)? })
+}
+
+/// The working directory.
+#[inline(always)]
+pub fn working_directory(task: u64) -> Option<Place> {
+    place(field!(task, task_fs)? + offset!(fs_pwd))
+}
+
+/// What a directory's descriptor stands for, `AT_FDCWD` too.
+#[inline(always)]
+pub fn directory(task: u64, fd: i32) -> Option<Place> {
+    if fd == AT_FDCWD {
+        return working_directory(task);
+    }
+    let (file, _) = of_descriptor(task, fd)?;
+    place(file + offset!(file_f_path))
+}
+
+/// Whether the open that gave this `struct file *` made the file.
+#[inline(always)]
+pub fn created(file: u64) -> bool {
+    field!(file, file_f_mode as u32).is_some_and(|mode| mode & CREATED != 0)
+}
+
+/// Reads a dentry's inode into a record, and marks that it is there. Gives the inode's and super block's addresses.
+///
+/// # Safety
+/// Both pointers must be valid for writes.
+#[inline(always)]
+pub unsafe fn inode(head: *mut Header, to: *mut Inode, dentry: u64) -> Option<(u64, u64)> {
+    let inode = field!(dentry, dentry_d_inode)?;
+    let sb = field!(inode, inode_i_sb)?;
+    // SAFETY: by this function's contract.
+    unsafe {
+        (*to).ino = field!(inode, inode_i_ino)?;
+        (*to).size = field!(inode, inode_i_size)?;
+        (*to).mode = u32::from(field!(inode, inode_i_mode as u16)?);
+        (*to).uid = field!(inode, inode_i_uid as u32)?;
+        (*to).gid = field!(inode, inode_i_gid as u32)?;
+        (*to).dev = field!(sb, sb_s_dev as u32)?;
+        (*head).marks |= mark::INODE;
+    }
+    Some((inode, sb))
+}
+
+/// Marks for an exe: in memory only, or in which layer of an overlay.
+#[inline(always)]
+pub fn origin(inode: u64, sb: u64, anonymous: bool) -> u32 {
+    let Some(magic) = field!(sb, sb_s_magic) else { return 0 };
+    if magic == TMPFS && anonymous {
+        return mark::MEMFD;
+    }
+    if magic != OVERLAY {
+        return 0;
+    }
+    // `struct ovl_inode { ..; struct inode vfs_inode; struct dentry *__upperdentry; ..}`: overlay is a module on many
+    // kernels, and its types aren't in their BTF, but this order has held from 4.13 to 7.x.
+    match read::<u64>(inode + offset!(inode_sizeof)) {
+        None => mark::OVERLAY | mark::UPPER_UNKNOWN,
+        Some(0) => mark::OVERLAY,
+        // anything but a kernel address says that the order has changed
+        Some(upper) if upper >> 47 != 0x1_ffff => mark::OVERLAY | mark::UPPER_UNKNOWN,
+        Some(_) => mark::OVERLAY | mark::UPPER,
+    }
+}

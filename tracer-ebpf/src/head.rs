@@ -1,0 +1,47 @@
+//! The header: who did it, and when.
+
+use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_uid_gid, generated::bpf_ktime_get_boot_ns};
+use knark_abi::Header;
+
+use crate::kernel::{self, field};
+
+/// Now, in ns since boot, sleep included.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: has no preconditions.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// Fills in a header for the current task.
+///
+/// # Safety
+/// `head` must be valid for writes.
+#[inline(always)]
+pub unsafe fn fill(head: *mut Header, kind: u8, op: u8, verdict: u8) {
+    let task = kernel::current();
+    let (tgid, tid) = kernel::ids();
+    let owner = bpf_get_current_uid_gid();
+    let leader = field!(task, task_group_leader).unwrap_or(0);
+    let parent = field!(task, task_real_parent).unwrap_or(0);
+    let parent_leader = field!(parent, task_group_leader).unwrap_or(0);
+    // SAFETY: by this function's contract.
+    unsafe {
+        (*head).len = 0;
+        (*head).kind = kind;
+        (*head).op = op;
+        (*head).verdict = verdict;
+        (*head)._pad = 0;
+        (*head).marks = 0;
+        (*head).tgid = tgid;
+        (*head).tid = tid;
+        (*head).ppid = field!(parent, task_tgid as u32).unwrap_or(0);
+        (*head).uid = owner as u32;
+        (*head).gid = (owner >> 32) as u32;
+        (*head).boot_ns = now();
+        (*head).cgroup = kernel::cgroup();
+        (*head).start_ns = field!(leader, task_start_boottime).unwrap_or(0);
+        (*head).parent_start_ns = field!(parent_leader, task_start_boottime).unwrap_or(0);
+        (*head).exec_id = field!(task, task_self_exec_id).unwrap_or(0);
+        (*head).comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    }
+}

@@ -1,0 +1,181 @@
+//! Constants from user space, and reads of kernel and user memory.
+
+use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_probe_read_user, generated};
+use knark_abi::{CALLS, Call, Config, Offsets, feature};
+
+// User space overwrites these before loading; they are read-only afterwards, so the verifier knows their values, and
+// drops what they make unreachable. They are read by `read_volatile`, since the compiler knows other values.
+
+/// What is wanted.
+#[unsafe(no_mangle)]
+pub static CONFIG: Config = Config {
+    scope: 0,
+    features: 0,
+    exclude: [0; knark_abi::EXCLUDED],
+    hierarchy: 0,
+    cgroup_subsys: 0,
+    thread_size: 0,
+    regs_size: 0,
+};
+
+/// Offsets in this kernel's structures.
+#[unsafe(no_mangle)]
+// SAFETY: a struct of integers.
+pub static OFFSETS: Offsets = unsafe { core::mem::zeroed() };
+
+/// Calls by their number on this architecture.
+#[unsafe(no_mangle)]
+// SAFETY: an array of structs of integers.
+pub static CALL_TABLE: [Call; CALLS] = unsafe { core::mem::zeroed() };
+
+/// The value that user space gave, not the one that the compiler sees.
+#[inline(always)]
+pub fn constant<T: Copy>(of: &'static T) -> T {
+    // SAFETY: a reference is valid.
+    unsafe { core::ptr::read_volatile(of) }
+}
+
+/// A field of [`CONFIG`].
+macro_rules! config {
+    ($field:ident) => {
+        $crate::kernel::constant(&$crate::kernel::CONFIG.$field)
+    };
+}
+
+/// An offset out of [`OFFSETS`].
+macro_rules! offset {
+    ($field:ident) => {
+        u64::from($crate::kernel::constant(&$crate::kernel::OFFSETS.$field))
+    };
+}
+
+/// A member of a kernel structure: `field!(task, task_mm)` reads a pointer, `field!(task, task_tgid as u32)` a number.
+macro_rules! field {
+    ($base:expr, $field:ident) => {
+        $crate::kernel::read::<u64>($base + $crate::kernel::offset!($field))
+    };
+    ($base:expr, $field:ident as $type:ty) => {
+        $crate::kernel::read::<$type>($base + $crate::kernel::offset!($field))
+    };
+}
+
+pub(crate) use {config, field, offset};
+
+/// Whether this kernel has it, or user space wants it.
+#[inline(always)]
+pub fn has(feature: u32) -> bool {
+    config!(features) & feature != 0
+}
+
+/// How the arguments of call number `nr` are to be read.
+#[inline(always)]
+pub fn call(nr: u32) -> Call {
+    // SAFETY: the index is within the table.
+    unsafe { core::ptr::read_volatile((&raw const CALL_TABLE).cast::<Call>().add(nr as usize & (CALLS - 1))) }
+}
+
+/// Reads kernel memory; None if the address is bad.
+#[inline(always)]
+pub fn read<T: Copy>(address: u64) -> Option<T> {
+    // SAFETY: the helper checks the address, and every T that is asked for is made of integers.
+    unsafe { bpf_probe_read_kernel(address as *const T) }.ok()
+}
+
+/// Reads user memory of the current process; None if the page isn't in memory or isn't mapped.
+#[inline(always)]
+pub fn read_user<T: Copy>(address: u64) -> Option<T> {
+    // SAFETY: as in `read`.
+    unsafe { bpf_probe_read_user(address as *const T) }.ok()
+}
+
+/// Copies kernel memory.
+///
+/// # Safety
+/// `to` must have room for `len` bytes; the verifier must be able to see that.
+#[inline(always)]
+pub unsafe fn copy(to: *mut u8, len: u32, from: u64) -> bool {
+    // aya's wrapper wants a slice, and the verifier can't follow the checks that slices bring
+    // SAFETY: by this function's contract.
+    unsafe { generated::bpf_probe_read_kernel(to.cast(), len, from as *const _) == 0 }
+}
+
+/// Copies user memory.
+///
+/// # Safety
+/// As [`copy`].
+#[inline(always)]
+pub unsafe fn copy_user(to: *mut u8, len: u32, from: u64) -> bool {
+    // SAFETY: by this function's contract.
+    unsafe { generated::bpf_probe_read_user(to.cast(), len, from as *const _) == 0 }
+}
+
+/// The current `struct task_struct`.
+#[inline(always)]
+pub fn current() -> u64 {
+    // SAFETY: has no preconditions.
+    unsafe { generated::bpf_get_current_task() }
+}
+
+/// The current (thread group, thread).
+#[inline(always)]
+pub fn ids() -> (u32, u32) {
+    let ids = pid_tgid();
+    ((ids >> 32) as u32, ids as u32)
+}
+
+/// Both in one number.
+#[inline(always)]
+pub fn pid_tgid() -> u64 {
+    aya_ebpf::helpers::bpf_get_current_pid_tgid()
+}
+
+/// The kernfs id of the current process's control group.
+#[inline(always)]
+pub fn cgroup() -> u64 {
+    if has(feature::CGROUP_V1) {
+        cgroup_v1(current()).unwrap_or(0)
+    } else {
+        // SAFETY: has no preconditions.
+        unsafe { generated::bpf_get_current_cgroup_id() }
+    }
+}
+
+/// `task->cgroups->subsys[n]->cgroup->kn->id`
+#[inline(always)]
+fn cgroup_v1(task: u64) -> Option<u64> {
+    let set: u64 = field!(task, task_cgroups)?;
+    let state: u64 = read(set + offset!(cssset_subsys) + 8 * u64::from(config!(cgroup_subsys)))?;
+    let group: u64 = field!(state, css_cgroup)?;
+    field!(field!(group, cgroup_kn)?, kn_id)
+}
+
+/// The arguments of the system call that the current task is in, from the registers that it entered the kernel with;
+/// they are still there when the call ends. False if these registers belong to another call.
+#[inline(always)]
+pub fn arguments(args: &mut [u64; 6], nr: u32) -> bool {
+    macro_rules! each {
+        ($get:expr) => {{
+            each!($get, 0);
+            each!($get, 1);
+            each!($get, 2);
+            each!($get, 3);
+            each!($get, 4);
+            each!($get, 5);
+        }};
+        ($get:expr, $i:literal) => {
+            args[$i] = $get(u64::from(constant(&OFFSETS.regs_args[$i])));
+        };
+    }
+    if has(feature::TASK_REGS) {
+        // SAFETY: no preconditions; the result is a typed pointer to the verifier, which is read in place.
+        let regs = unsafe { generated::bpf_task_pt_regs(generated::bpf_get_current_task_btf()) } as *const u8;
+        // SAFETY: the verifier checks that the offset is that of a member.
+        each!(|at: u64| unsafe { core::ptr::read_volatile(regs.wrapping_add(at as usize).cast::<u64>()) });
+        return true;
+    }
+    let Some(stack) = field!(current(), task_stack) else { return false };
+    let regs = stack + u64::from(config!(thread_size)) - u64::from(config!(regs_size));
+    each!(|at: u64| read(regs + at).unwrap_or(0));
+    // where the stack ends isn't in the BTF: make sure
+    field!(regs, regs_nr as u32) == Some(nr)
+}

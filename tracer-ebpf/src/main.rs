@@ -1,0 +1,35 @@
+//! The eBPF programs. One probe per file, under `probes`; what they share lies beside it:
+//!
+//! - `kernel`: constants from user space, and reads of kernel and user memory
+//! - `maps`: what is shared with user space
+//! - `scope`: whether an event is wanted, before anything else is done for it
+//! - `record`: building a record and handing it over, or counting its loss
+//! - `head`, `file`, `walk`, `call`: what goes into a record
+//!
+//! Nothing here knows policies. No program stops, slows or changes what it watches. The programs are loaded separately:
+//! what the kernel can't do is left out by user space, or removed by the verifier behind a constant.
+#![no_std]
+#![no_main]
+#![deny(unsafe_op_in_unsafe_fn)]
+
+mod call;
+mod file;
+mod head;
+mod kernel;
+mod maps;
+mod probes;
+mod record;
+mod scope;
+mod walk;
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier would refuse a program that could get here.
+    loop {}
+}
+
+/// The kernel keeps most helpers for programs that say they are under the GPL.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,75 @@
+//! What the programs share with user space, and their scratch memory.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use knark_abi::{Count, ExeKey, INFLIGHT_SMALL, RECORD_BYTES, kind};
+
+use crate::{record::Out, walk::Walk};
+
+/// Records; user space sets its size.
+#[map]
+pub static RING: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+
+/// By kind. Each CPU has its own, so counting needs no lock.
+#[map]
+pub static COUNTS: PerCpuArray<Count> = PerCpuArray::with_max_entries(kind::COUNT as u32, 0);
+
+/// Verdicts by kernfs id.
+#[map]
+pub static CGROUPS: HashMap<u64, u8> = HashMap::with_max_entries(16384, 0);
+
+/// The conditions (bits of `knark_abi::scope`) that a process meets.
+#[map]
+pub static TGIDS: HashMap<u32, u8> = HashMap::with_max_entries(16384, 0);
+
+/// Wanted thread names.
+#[map]
+pub static COMMS: HashMap<[u8; 16], u8> = HashMap::with_max_entries(64, 0);
+
+/// Wanted exes.
+#[map]
+pub static EXES: HashMap<ExeKey, u8> = HashMap::with_max_entries(64, 0);
+
+// Path calls that have begun, as the records they will be, by thread. Allocated in advance: kernels before 6.1 warn of
+// programs that allocate, and nothing can fail here but for more than so many threads within calls at once.
+
+/// Records of ordinary length.
+#[map]
+pub static INFLIGHT: HashMap<u64, [u8; INFLIGHT_SMALL]> = HashMap::with_max_entries(4096, 0);
+
+/// Longer ones.
+#[map]
+pub static INFLIGHT_LONG: HashMap<u64, [u8; RECORD_BYTES]> = HashMap::with_max_entries(128, 0);
+
+/// Processes whose exit was reported: two threads that end at once may both see that none is left.
+#[map]
+pub static EXITED: LruHashMap<[u64; 2], u8> = LruHashMap::with_max_entries(1024, 0);
+
+/// Where a record is built. A value of a per-CPU map has at most 32 KiB.
+#[repr(C)]
+pub struct Scratch {
+    /// The record.
+    pub out: Out,
+    /// The path being walked.
+    pub walk: Walk,
+    /// The call's arguments.
+    pub args: [u64; 6],
+    /// The exe to look up: half the stack, were it there.
+    pub key: ExeKey,
+}
+
+/// For the system call programs: the kernel lets only one of these run at a time on a CPU.
+#[map]
+pub static SCRATCH_CALL: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+// From 7.0 on, typed tracepoints can be preempted, by another program too: each has its own.
+
+/// For execs.
+#[map]
+pub static SCRATCH_EXEC: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// For control groups.
+#[map]
+pub static SCRATCH_CGROUP: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);

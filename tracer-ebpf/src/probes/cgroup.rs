@@ -1,0 +1,64 @@
+//! Control groups come and go. A new one inherits its parent's verdict here in the kernel, before anything runs in it.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use knark_abi::{CgroupBody, kind, scope, verdict};
+
+use crate::{
+    head,
+    kernel::{config, field, offset, read},
+    maps::{CGROUPS, SCRATCH_CGROUP},
+    record::{self, Out},
+};
+
+/// match-proto: cgroup_mkdir(struct cgroup *cgrp, const char *path)
+#[btf_tracepoint(function = "cgroup_mkdir")]
+pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
+    report(ctx.arg(0), ctx.arg(1), kind::CGROUP_MKDIR);
+    0
+}
+
+/// match-proto: cgroup_rmdir(struct cgroup *cgrp, const char *path)
+#[btf_tracepoint(function = "cgroup_rmdir")]
+pub fn cgroup_rmdir(ctx: BtfTracePointContext) -> i32 {
+    report(ctx.arg(0), ctx.arg(1), kind::CGROUP_RMDIR);
+    0
+}
+
+#[inline(always)]
+fn report(group: u64, path: u64, kind: u8) -> Option<()> {
+    let root = field!(group, cgroup_root)?;
+    if field!(root, cgroup_root_hierarchy_id as u32)? != config!(hierarchy) {
+        return None; // ids of different hierarchies collide
+    }
+    let id = field!(field!(group, cgroup_kn)?, kn_id)?;
+    // cgrp->self.parent->cgroup->kn->id
+    let parent: u64 = read(group + offset!(cgroup_self) + offset!(css_parent))?;
+    let parent = if parent == 0 { 0 } else { field!(field!(field!(parent, css_cgroup)?, cgroup_kn)?, kn_id)? };
+    // SAFETY: one byte; a concurrent change gives the old or the new value.
+    let inherited = unsafe { CGROUPS.get(if kind == kind::CGROUP_MKDIR { parent } else { id }).copied() };
+    if let Some(inherited) = inherited
+        && config!(scope) & scope::CGROUP != 0
+    {
+        if kind == kind::CGROUP_RMDIR {
+            let _ = CGROUPS.remove(id);
+        } else if CGROUPS.insert(id, inherited, 0).is_err() {
+            record::count(kind::SCOPE, |c| c.lost_inflight += 1);
+        }
+    }
+    record::seen(kind);
+    let s = SCRATCH_CGROUP.get_ptr_mut(0)?;
+    // SAFETY: this CPU's scratch memory; the kernel holds cgroup_mutex, so the other program that uses it isn't running.
+    unsafe {
+        let out = &raw mut (*s).out;
+        let decided = inherited.unwrap_or(verdict::NONE);
+        head::fill(Out::head(out), kind, 0, verdict::TRACE);
+        let body = Out::body::<CgroupBody>(out);
+        (*body).id = id;
+        (*body).parent = parent;
+        (*body).path_len = Out::kernel_string(out, path);
+        (*body).verdict = decided;
+        (*body)._pad = [0; 5];
+        Out::emit(out, kind, record::WAKE);
+    }
+    Some(())
+}

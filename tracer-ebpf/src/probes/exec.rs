@@ -1,0 +1,225 @@
+//! A process has replaced its program.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use knark_abi::{
+    ANCESTORS, ARGS_BYTES, ARGS_CHUNK, ARGS_INLINE, Ancestor, ArgsBody, ExecBody, Header, Inode, kind, mark,
+    scope as conditions, walk as found,
+};
+
+use crate::{
+    file::{self, Place},
+    head,
+    kernel::{self, config, field, offset, read},
+    maps::{EXES, SCRATCH_EXEC, Scratch, TGIDS},
+    record::{self, Out},
+    scope,
+    walk::{Walk, walk},
+};
+
+/// match-proto: sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
+///
+/// The new program's memory, name and credentials are in place; none of its instructions has run.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
+    exec(ctx.arg(0), ctx.arg::<u64>(1) as u32, ctx.arg(2));
+    0
+}
+
+#[inline(always)]
+fn exec(task: u64, old_tid: u32, bprm: u64) -> Option<()> {
+    let s = SCRATCH_EXEC.get_ptr_mut(0)?;
+    let by_exe = config!(scope) & conditions::EXE != 0;
+    // what costs most comes last, unless the scope hangs on it
+    let mut verdict = if by_exe { 0 } else { scope::admit()? };
+    // SAFETY: `s` is this CPU's own scratch memory, and only this program's.
+    unsafe {
+        let w = &raw mut (*s).walk;
+        let file = field!(bprm, bprm_file)?;
+        let exe = file::place(file + offset!(file_f_path))?;
+        if !by_exe {
+            record::seen(kind::EXEC);
+            begin(s, task, verdict);
+        }
+        let mut exe_at = (0, 0);
+        // One loop around one body: the walk is in the program once.
+        for i in 0..2u8 {
+            let place = if i == 0 { Some(exe) } else { file::working_directory(task) };
+            let Some(Place { mnt, dentry }) = place else { break };
+            walk(w, task, mnt, dentry);
+            if i == 0 && by_exe {
+                remember(s);
+                verdict = scope::admit()?;
+                record::seen(kind::EXEC);
+                begin(s, task, verdict);
+            }
+            let out = &raw mut (*s).out;
+            let body = Out::at::<ExecBody>(out);
+            if i == 0 {
+                exe_at = file::inode(Out::head(out), &raw mut (*body).inode, dentry).unwrap_or((0, 0));
+                (*body).exe_flags = (*w).flags;
+                (*body).exe_len = Out::walked(out, w);
+                (*body).filename_len = Out::kernel_string(out, field!(bprm, bprm_filename).unwrap_or(0));
+            } else {
+                (*body).cwd_flags = (*w).flags;
+                (*body).cwd_len = Out::walked(out, w);
+            }
+        }
+        let out = &raw mut (*s).out;
+        let body = Out::at::<ExecBody>(out);
+        (*body).old_tid = old_tid;
+        let anonymous = (*body).exe_flags & found::ANON != 0;
+        (*Out::head(out)).marks |= file::origin(exe_at.0, exe_at.1, anonymous);
+        first_arguments(out, body);
+        Out::emit(out, kind::EXEC, record::QUIET);
+    }
+    Some(())
+}
+
+/// The header, the rest of the arguments (as records of their own), and the ancestors.
+///
+/// # Safety
+/// `s` must be valid.
+#[inline(always)]
+unsafe fn begin(s: *mut Scratch, task: u64, verdict: u8) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let out = &raw mut (*s).out;
+        let head = Out::head(out);
+        head::fill(head, kind::EXEC_ARGS, 0, verdict);
+        let mm = field!(task, task_mm).unwrap_or(0);
+        let start = field!(mm, mm_arg_start).unwrap_or(0);
+        let total = field!(mm, mm_arg_end).unwrap_or(0).saturating_sub(start);
+        let mut marks = if total > ARGS_BYTES as u64 { mark::ARGS_CUT } else { 0 };
+        let before = more_arguments(out, start, total, &mut marks);
+        (*head).kind = kind::EXEC;
+        (*head).marks |= marks;
+        let body = Out::body::<ExecBody>(out);
+        (*body).inode = Inode { ino: 0, size: 0, dev: 0, mode: 0, uid: 0, gid: 0 };
+        (*body).args_total = total;
+        (*body).args_before = before;
+        (*body).args_len = 0;
+        (*body).exe_len = 0;
+        (*body).filename_len = 0;
+        (*body).cwd_len = 0;
+        (*body).exe_flags = found::NONE;
+        (*body).cwd_flags = found::NONE;
+        ancestors(out, body, task);
+    }
+}
+
+/// Emits what the exec's own record has no room for, before it: so that it can say whether all of it is there.
+///
+/// # Safety
+/// `out` must be valid, and its header filled in.
+#[inline(always)]
+unsafe fn more_arguments(out: *mut Out, start: u64, total: u64, marks: &mut u32) -> u32 {
+    const CHUNKS: u64 = (ARGS_BYTES as u64).div_ceil(ARGS_CHUNK as u64);
+    let mut emitted = 0;
+    // SAFETY: by this function's contract; the buffer holds header, body and a chunk.
+    unsafe {
+        for i in 0..CHUNKS {
+            let offset = ARGS_INLINE as u64 + i * ARGS_CHUNK as u64;
+            if offset >= total || offset >= ARGS_BYTES as u64 {
+                break;
+            }
+            let end = if total > ARGS_BYTES as u64 { ARGS_BYTES as u64 } else { total };
+            let len = end - offset;
+            let len = if len > ARGS_CHUNK as u64 { ARGS_CHUNK as u64 } else { len };
+            let body = Out::body::<ArgsBody>(out);
+            (*body).offset = offset as u32;
+            (*body).len = len as u32;
+            let at = Out::bytes(out).add(size_of::<Header>() + size_of::<ArgsBody>());
+            record::seen(kind::EXEC_ARGS);
+            let read = kernel::copy_user(at, len as u32, start + offset);
+            if !read {
+                (*body).len = 0;
+            } else {
+                Out::set_len(out, Out::len(out) + len);
+            }
+            if Out::emit(out, kind::EXEC_ARGS, record::QUIET) && read {
+                emitted += len as u32;
+            } else {
+                *marks |= mark::ARGS_HOLE;
+            }
+        }
+    }
+    emitted
+}
+
+/// # Safety
+/// The pointers must be valid.
+#[inline(always)]
+unsafe fn first_arguments(out: *mut Out, body: *mut ExecBody) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let mm = field!(kernel::current(), task_mm).unwrap_or(0);
+        let start = field!(mm, mm_arg_start).unwrap_or(0);
+        let len = (*body).args_total;
+        let len = if len > ARGS_INLINE as u64 { ARGS_INLINE as u64 } else { len };
+        if Out::user_bytes(out, start, len as u32) {
+            (*body).args_len = len as u32;
+        } else {
+            (*Out::head(out)).marks |= mark::ARGS_HOLE;
+        }
+    }
+}
+
+/// Appends the ancestors by `real_parent`, nearest first.
+///
+/// # Safety
+/// The pointers must be valid.
+#[inline(always)]
+unsafe fn ancestors(out: *mut Out, body: *mut ExecBody, task: u64) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let mut task = field!(task, task_real_parent).unwrap_or(0);
+        let mut n = 0;
+        for _ in 0..ANCESTORS {
+            let leader = field!(task, task_group_leader).unwrap_or(0);
+            let tgid = field!(leader, task_tgid as u32).unwrap_or(0);
+            if tgid == 0 {
+                break; // the idle task is its own parent
+            }
+            let to = Out::next::<Ancestor>(out);
+            (*to).start_ns = field!(leader, task_start_boottime).unwrap_or(0);
+            (*to).tgid = tgid;
+            (*to)._pad = 0;
+            (*to).comm = read(leader + offset!(task_comm)).unwrap_or([0; 16]);
+            n += 1;
+            task = field!(leader, task_real_parent).unwrap_or(0);
+        }
+        (*body).ancestors = n;
+        if n == ANCESTORS as u32 && field!(field!(task, task_group_leader).unwrap_or(0), task_tgid as u32).unwrap_or(0) != 0 {
+            (*Out::head(out)).marks |= mark::MORE_ANCESTORS;
+        }
+    }
+}
+
+/// Notes whether this process runs one of the wanted exes.
+///
+/// # Safety
+/// `s` must be valid.
+#[inline(always)]
+unsafe fn remember(s: *mut Scratch) {
+    const EXE: u8 = conditions::EXE as u8;
+    // SAFETY: by this function's contract; a byte of `len` is at most the key's size.
+    let wanted = unsafe {
+        let (from, len) = Walk::path(&raw const (*s).walk);
+        let key = &raw mut (*s).key;
+        (*key) = [0; 256];
+        kernel::copy(key.cast(), (len & 0xff) as u32, from);
+        len < 256 && EXES.get(&*key).is_some()
+    };
+    let (tgid, _) = kernel::ids();
+    // SAFETY: one byte.
+    let old = unsafe { TGIDS.get(tgid).copied() }.unwrap_or(0);
+    let new = if wanted { old | EXE } else { old & !EXE };
+    if new == old {
+        return;
+    }
+    if new == 0 {
+        let _ = TGIDS.remove(tgid);
+    } else if TGIDS.insert(tgid, new, 0).is_err() {
+        record::count(kind::SCOPE, |c| c.lost_inflight += 1);
+    }
+}

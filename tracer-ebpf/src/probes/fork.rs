@@ -1,0 +1,30 @@
+//! A new process inherits the conditions that its parent meets. Loaded only where processes are a condition.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use knark_abi::kind;
+
+use crate::{kernel::field, maps::TGIDS, record};
+
+/// match-proto: sched_process_fork(struct task_struct *parent, struct task_struct *child)
+///
+/// The child hasn't run yet.
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
+    inherit(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+#[inline(always)]
+fn inherit(parent: u64, child: u64) -> Option<()> {
+    let parent = field!(parent, task_tgid as u32)?;
+    let child = field!(child, task_tgid as u32)?;
+    if parent == child {
+        return None; // a thread
+    }
+    // SAFETY: one byte; a concurrent change gives the old or the new value.
+    let met = unsafe { *TGIDS.get(parent)? };
+    if TGIDS.insert(child, met, 0).is_err() {
+        record::count(kind::SCOPE, |c| c.lost_inflight += 1);
+    }
+    Some(())
+}

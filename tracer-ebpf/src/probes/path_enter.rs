@@ -1,0 +1,124 @@
+//! The beginnings of path calls: their arguments, before another thread can change them.
+//!
+//! The record is built here and kept until the call ends, when only its result is missing.
+
+use aya_ebpf::{helpers::generated, macros::tracepoint, programs::TracePointContext};
+use knark_abi::{Call, INFLIGHT_SMALL, Inode, PathBody, kind, mark};
+
+use crate::{
+    call::{Given, append, argument},
+    head, kernel,
+    maps::{INFLIGHT, INFLIGHT_LONG, SCRATCH_CALL, Scratch},
+    record::{self, Out},
+    scope,
+};
+
+/// `BPF_NOEXIST`
+const NEW: u64 = 1;
+const EEXIST: i64 = -17;
+
+/// match-proto: syscalls:sys_enter_chmod(int __syscall_nr, const char *filename, umode_t mode), and others
+#[tracepoint]
+pub fn path_enter(ctx: TracePointContext) -> u32 {
+    if let Some(verdict) = scope::admit() {
+        enter(super::number(&ctx), verdict);
+    }
+    0
+}
+
+#[inline(always)]
+fn enter(nr: u32, verdict: u8) -> Option<()> {
+    let call = kernel::call(nr);
+    if call.op == 0 {
+        return None;
+    }
+    record::seen(kind::PATH);
+    let s = SCRATCH_CALL.get_ptr_mut(0)?;
+    // SAFETY: `s` is this CPU's own scratch memory.
+    unsafe {
+        let out = &raw mut (*s).out;
+        let head = Out::head(out);
+        head::fill(head, kind::PATH, call.op, verdict);
+        let body = Out::body::<PathBody>(out);
+        (*body).result = 0;
+        (*body).nr = nr;
+        (*body).enter_ns = (*head).boot_ns;
+        (*body).inode = Inode { ino: 0, size: 0, dev: 0, mode: 0, uid: 0, gid: 0 };
+        (*body).xattr_len = 0;
+        (*body).xattr_flags = 0;
+        (*body)._pad = 0;
+        let known = kernel::arguments(&mut (*s).args, nr);
+        if !known {
+            (*head).marks |= mark::NO_REGS;
+            (*s).args = [0; 6];
+        }
+        (*body).args = (*s).args;
+        parts(s, if known { call } else { Call { first_dir: Call::NO, second_dir: Call::NO, xattr: Call::NO, ..call } });
+        (*head).len = Out::len(out) as u32;
+        keep(out);
+    }
+    Some(())
+}
+
+/// # Safety
+/// `s` must be valid.
+#[inline(always)]
+unsafe fn parts(s: *mut Scratch, call: Call) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let out = &raw mut (*s).out;
+        let head = Out::head(out);
+        // `body` puts the end of the record behind the body, where it is already
+        let body = Out::body::<PathBody>(out);
+        let at_flags = if call.at_flags == Call::NO { 0 } else { argument(s, call.at_flags) };
+        // one loop around one body: the walk is in the program once
+        for second in [false, true] {
+            let (given, part) = if second {
+                (Given { dir: call.second_dir, name: call.second_name, at_flags: 0 }, &raw mut (*body).second)
+            } else {
+                (Given { dir: call.first_dir, name: call.first_name, at_flags }, &raw mut (*body).first)
+            };
+            append(s, part, given, if second { None } else { Some((head, &raw mut (*body).inode)) });
+        }
+        if call.xattr != Call::NO {
+            let (len, flags) = Out::user_string(out, argument(s, call.xattr));
+            (*body).xattr_len = len;
+            (*body).xattr_flags = flags;
+        }
+    }
+}
+
+/// Keeps the record until the call ends.
+///
+/// # Safety
+/// `out` must be valid.
+#[inline(always)]
+unsafe fn keep(out: *mut Out) {
+    let key = kernel::pid_tgid();
+    // SAFETY: by this function's contract; the maps' values are no larger than the buffer.
+    unsafe {
+        let value = Out::bytes(out).cast();
+        let key: *const u64 = &raw const key;
+        let insert = |map: *mut core::ffi::c_void, how| generated::bpf_map_update_elem(map, key.cast(), value, how);
+        let short = (&raw const INFLIGHT).cast_mut().cast();
+        let long = (&raw const INFLIGHT_LONG).cast_mut().cast();
+        let fits = Out::len(out) <= INFLIGHT_SMALL as u64;
+        let map = if fits { short } else { long };
+        // What is there already belongs to a call whose end was not seen. It is lost, but not forgotten.
+        let mut lost = 0;
+        if !fits && generated::bpf_map_delete_elem(short, key.cast()) == 0 {
+            lost += 1;
+        }
+        let mut failed = insert(map, NEW);
+        if failed as i32 as i64 == EEXIST {
+            lost += 1;
+            failed = insert(map, 0);
+        }
+        if failed != 0 {
+            lost += 1;
+        }
+        if lost != 0 {
+            record::count(kind::PATH, |c| c.lost_inflight += lost);
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! From options to programs that are loaded and attached.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    thread,
+};
+
+use aya::{
+    Btf as LoaderBtf, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
+    maps::{HashMap, MapError as LoaderMapError},
+    programs::{Program, ProgramError},
+};
+use knark_abi::{Config, ExeKey, feature, scope};
+
+use super::{
+    AttachError, CgroupVersion, Hierarchy, Missing, Options, ProbeState, ProbeStatus, Tier,
+    btf::{self, Btf},
+    calls::{self, WATCHED},
+    cgroups, link, offsets,
+    tracefs::Events,
+};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/knark"));
+
+/// What attaching yields.
+pub(super) struct Loaded {
+    pub(super) ebpf: Ebpf,
+    /// Tracepoints where calls begin: to be closed before the others.
+    pub(super) enters: Vec<OwnedFd>,
+    /// Where they end.
+    pub(super) exits: Vec<OwnedFd>,
+    pub(super) probes: Vec<ProbeStatus>,
+}
+
+/// A typed tracepoint and its program.
+struct Typed {
+    program: &'static str,
+    tracepoint: &'static str,
+    wanted: bool,
+    /// Without it, attaching fails.
+    needed: bool,
+}
+
+/// Loads and attaches what the options ask for.
+pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<Loaded, AttachError> {
+    let path = options.btf.as_deref().unwrap_or(btf::KERNEL.as_ref());
+    let no_btf = |e| AttachError::NoBtf(path.to_owned(), e);
+    let btf = Btf::file(path).map_err(no_btf)??;
+    let offsets = offsets::of(&btf)?;
+    let config = config(options, &btf, hierarchy)?;
+    let calls = calls::table();
+    let loader_btf = LoaderBtf::parse_file(path, aya::Endianness::default())
+        .map_err(|e| AttachError::Failed { what: "the kernel's BTF can't be read".into(), source: e.into() })?;
+
+    let by_tgid = config.scope & (scope::TGID | scope::EXE) != 0;
+    let mut loader = EbpfLoader::new();
+    loader
+        // without this, the loader parses the BTF once more
+        .btf(Some(&loader_btf))
+        .verifier_log_level(VerifierLogLevel::DISABLE)
+        .override_global("CONFIG", bytes_of(&config), true)
+        .override_global("OFFSETS", bytes_of(&offsets), true)
+        .override_global("CALL_TABLE", bytes_of(&*calls), true)
+        .map_max_entries("RING", ring_size(options.ring_bytes));
+    // kernel memory for what is not used
+    for (map, used) in [
+        ("CGROUPS", options.scope.cgroups),
+        ("TGIDS", by_tgid),
+        ("INFLIGHT", options.events.file),
+        ("INFLIGHT_LONG", options.events.file),
+        ("EXITED", options.events.exit),
+    ] {
+        if !used {
+            loader.map_max_entries(map, 1);
+        }
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(|e| loading("loading the eBPF maps", e))?;
+    fill(&mut ebpf, options)?;
+
+    let typed = [
+        Typed { program: "process_exec", tracepoint: "sched_process_exec", wanted: options.events.exec || config.scope & scope::EXE != 0, needed: true },
+        Typed { program: "process_fork", tracepoint: "sched_process_fork", wanted: by_tgid, needed: true },
+        Typed { program: "process_exit", tracepoint: "sched_process_exit", wanted: options.events.exit || options.events.file || by_tgid, needed: options.events.exit },
+        Typed { program: "cgroup_mkdir", tracepoint: "cgroup_mkdir", wanted: options.scope.cgroups, needed: true },
+        Typed { program: "cgroup_rmdir", tracepoint: "cgroup_rmdir", wanted: options.scope.cgroups, needed: false },
+    ];
+    verify(&mut ebpf, &typed, options.events.file, &loader_btf)?;
+    let mut loaded = Loaded { ebpf, enters: Vec::new(), exits: Vec::new(), probes: Vec::new() };
+    for probe in typed.iter().filter(|probe| probe.wanted) {
+        attach_typed(&mut loaded, probe, &btf)?;
+    }
+    if options.events.file {
+        attach_calls(&mut loaded)?;
+    }
+    Ok(loaded)
+}
+
+fn config(options: &Options, btf: &Btf, hierarchy: Option<&Hierarchy>) -> Result<Config, AttachError> {
+    let mut config = Config { regs_size: btf.size_of("pt_regs")?, thread_size: THREAD_SIZE, ..Config::default() };
+    let wanted = &options.scope;
+    for (bit, set) in [
+        (scope::CGROUP, wanted.cgroups),
+        (scope::TGID, wanted.tgids),
+        (scope::COMM, !wanted.comms.is_empty()),
+        (scope::EXE, !wanted.exes.is_empty()),
+    ] {
+        config.scope |= if set { bit } else { 0 };
+    }
+    if options.exclude_tgids.len() > config.exclude.len() {
+        return Err(AttachError::Option(format!("at most {} processes can be left out", config.exclude.len())));
+    }
+    for (place, tgid) in config.exclude.iter_mut().zip(&options.exclude_tgids) {
+        *place = *tgid;
+    }
+    // the kernel lists the helpers that it has among its types
+    if btf.enumerator("bpf_func_id", "BPF_FUNC_task_pt_regs").is_ok() {
+        config.features |= feature::TASK_REGS;
+    }
+    if options.events.exit {
+        config.features |= feature::EXIT;
+    }
+    if let Some(hierarchy) = hierarchy {
+        config.hierarchy = hierarchy.id;
+        if hierarchy.version == CgroupVersion::V1
+            && let Some(name) = hierarchy.controller.and_then(cgroups::enumerator)
+        {
+            config.features |= feature::CGROUP_V1;
+            config.cgroup_subsys = btf.enumerator("cgroup_subsys_id", name)?;
+        }
+    }
+    Ok(config)
+}
+
+/// Size of a kernel stack on the kernels (before 5.15) where the programs have to know it.
+const THREAD_SIZE: u32 = 16 << 10;
+
+/// A power of two of pages, at least one.
+fn ring_size(bytes: u32) -> u32 {
+    let page = u32::try_from(rustix::param::page_size()).unwrap_or(4096);
+    bytes.clamp(page, 1 << 30).next_power_of_two()
+}
+
+fn fill(ebpf: &mut Ebpf, options: &Options) -> Result<(), AttachError> {
+    let failed = |e: LoaderMapError| AttachError::Failed { what: "filling the filter".into(), source: e.into() };
+    let mut comms: HashMap<_, [u8; 16], u8> = map(ebpf, "COMMS").map_err(failed)?;
+    for comm in &options.scope.comms {
+        comms.insert(comm, 1, 0).map_err(failed)?;
+    }
+    let mut exes: HashMap<_, ExeKey, u8> = map(ebpf, "EXES").map_err(failed)?;
+    for exe in &options.scope.exes {
+        let mut key: ExeKey = [0; 256];
+        match key.get_mut(..exe.len()) {
+            Some(start) if exe.len() < 256 => start.copy_from_slice(exe),
+            _ => return Err(AttachError::Option("the path of a program to trace has at most 255 bytes".into())),
+        }
+        exes.insert(key, 1, 0).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// A map by its name.
+pub(super) fn map<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<T, LoaderMapError>
+where
+    T: TryFrom<&'a mut aya::maps::Map, Error = LoaderMapError>,
+{
+    T::try_from(ebpf.map_mut(name).ok_or(LoaderMapError::InvalidMapType { map_type: 0 })?)
+}
+
+/// Hands the programs to the kernel's verifier, which takes most of the time that loading takes: at once, on as many
+/// CPUs as there are.
+fn verify(ebpf: &mut Ebpf, typed: &[Typed], files: bool, btf: &LoaderBtf) -> Result<(), AttachError> {
+    let outcomes: Vec<(String, Result<(), ProgramError>)> = thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for (name, program) in ebpf.programs_mut() {
+            let name = name.to_owned();
+            let typed = typed.iter().find(|probe| probe.program == name);
+            if !typed.map_or(files, |probe| probe.wanted) {
+                continue;
+            }
+            threads.push((
+                name,
+                scope.spawn(move || match (program, typed) {
+                    (Program::BtfTracePoint(program), Some(probe)) => program.load(probe.tracepoint, btf),
+                    (Program::TracePoint(program), None) => program.load(),
+                    _ => Err(ProgramError::UnexpectedProgramType),
+                }),
+            ));
+        }
+        let ended = |(name, thread): (String, thread::ScopedJoinHandle<'_, _>)| {
+            (name, thread.join().unwrap_or(Err(ProgramError::NotLoaded)))
+        };
+        threads.into_iter().map(ended).collect()
+    });
+    outcomes.into_iter().try_for_each(|(name, outcome)| outcome.map_err(|e| verdict(&name, e)))
+}
+
+fn attach_typed(loaded: &mut Loaded, probe: &Typed, btf: &Btf) -> Result<(), AttachError> {
+    let mut status = |state| {
+        let name = probe.tracepoint.to_owned();
+        loaded.probes.push(ProbeStatus { name, tier: Tier::Portable, state });
+    };
+    if btf.tracepoint(probe.tracepoint).is_none() {
+        status(ProbeState::Missing(Missing::Unsupported, "not supported by this kernel".into()));
+    } else {
+        let attached = match loaded.ebpf.program_mut(probe.program) {
+            Some(Program::BtfTracePoint(program)) => program.attach().map(drop),
+            _ => Err(ProgramError::UnexpectedProgramType),
+        };
+        match attached {
+            Ok(()) => status(ProbeState::Attached),
+            Err(e) => status(ProbeState::Missing(Missing::Forbidden, e.to_string())),
+        }
+    }
+    match loaded.probes.last() {
+        Some(last) if probe.needed && !last.attached() => Err(AttachError::Missing(last.clone())),
+        _ => Ok(()),
+    }
+}
+
+/// The ends of all calls first: a call whose beginning is seen is then seen to end.
+fn attach_calls(loaded: &mut Loaded) -> Result<(), AttachError> {
+    let events = Events::open()
+        .map_err(|source| AttachError::Tracefs { what: "looking for the system calls' tracepoints".into(), source })?;
+    let fd = |name: &str| match loaded.ebpf.program(name) {
+        Some(Program::TracePoint(program)) => program.fd(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    };
+    let (open_exit, path_enter, path_exit) =
+        (fd("open_exit"), fd("path_enter"), fd("path_exit"));
+    let program = |of: Result<_, ProgramError>, name| of.map_err(|e| verdict(name, e));
+    let (open_exit, path_enter, path_exit) =
+        (program(open_exit, "open_exit")?, program(path_enter, "path_enter")?, program(path_exit, "path_exit")?);
+    for call in &WATCHED {
+        let end = if call.opens() { open_exit } else { path_exit };
+        let outcome = attach(&events, "sys_exit", call, end.as_fd()).and_then(|end| {
+            let begin = if call.opens() { None } else { Some(attach(&events, "sys_enter", call, path_enter.as_fd())?) };
+            Ok((end, begin))
+        });
+        let state = match outcome {
+            Ok((end, begin)) => {
+                loaded.exits.push(end);
+                loaded.enters.extend(begin);
+                ProbeState::Attached
+            }
+            Err(state) => state,
+        };
+        loaded.probes.push(ProbeStatus { name: call.name.into(), tier: Tier::Portable, state });
+    }
+    match loaded.probes.iter().find(|p| p.name == "openat" && !p.attached()) {
+        Some(missing) => Err(AttachError::Missing(missing.clone())),
+        None => Ok(()),
+    }
+}
+
+fn attach(
+    events: &Events,
+    which: &str,
+    call: &calls::Watched,
+    program: std::os::fd::BorrowedFd<'_>,
+) -> Result<OwnedFd, ProbeState> {
+    let unsupported = |why: &str| ProbeState::Missing(Missing::Unsupported, why.to_owned());
+    if call.nr.is_none() {
+        return Err(unsupported("this architecture has no such call"));
+    }
+    match events.id(&format!("{which}_{name}", name = call.name)) {
+        Ok(Some(id)) => link::tracepoint(id, program).map_err(|e| refused(&e)),
+        Ok(None) => Err(unsupported("not supported by this kernel")),
+        Err(e) => Err(refused(&e)),
+    }
+}
+
+fn refused(e: &io::Error) -> ProbeState {
+    let why = match e.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => "forbidden: perf_event_open is not permitted (CAP_PERFMON or CAP_SYS_ADMIN)".into(),
+        _ => format!("can't be attached: {e}"),
+    };
+    ProbeState::Missing(Missing::Forbidden, why)
+}
+
+/// What the rights are that loading takes.
+const RIGHTS: &str = "Run as root, or with CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before 5.8), and see whether lockdown \
+                      is set to confidentiality in /sys/kernel/security/lockdown";
+
+fn loading(what: &str, e: EbpfError) -> AttachError {
+    if let EbpfError::MapError(LoaderMapError::CreateError { io_error, .. }) = &e
+        && let Some(forbidden) = forbidden(what, io_error)
+    {
+        return forbidden;
+    }
+    AttachError::Failed { what: what.to_owned(), source: e.into() }
+}
+
+fn forbidden(what: &str, e: &io::Error) -> Option<AttachError> {
+    let code = e.raw_os_error().filter(|code| matches!(*code, libc::EPERM | libc::EACCES))?;
+    let (what, source) = (what.to_owned(), io::Error::from_raw_os_error(code));
+    Some(AttachError::Forbidden { what, hint: RIGHTS.into(), source })
+}
+
+fn verdict(program: &str, e: ProgramError) -> AttachError {
+    match e {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            // EACCES is what the verifier says, too; then it has a log
+            if io_error.raw_os_error() == Some(libc::EPERM)
+                && let Some(forbidden) = forbidden(&format!("loading the program {program}"), &io_error)
+            {
+                return forbidden;
+            }
+            let lines: Vec<&str> = log.lines().filter(|line| !line.is_empty()).collect();
+            let reason = lines[lines.len().saturating_sub(12)..].join("\n");
+            AttachError::Verifier { program: program.to_owned(), reason, source: io_error }
+        }
+        e => AttachError::Failed { what: format!("loading the program {program}"), source: e.into() },
+    }
+}
+
+/// The bytes of a value that has no padding.
+#[expect(unsafe_code, reason = "the loader takes bytes for constants")]
+fn bytes_of<T>(value: &T) -> &[u8] {
+    // SAFETY: the three types that this is called with are `repr(C)` integers without padding, as knark-abi asserts.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+}
