@@ -1,7 +1,7 @@
 //! One connection to a tracer, over whatever carries bytes: an exec websocket, or a child's pipes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -9,12 +9,13 @@ use std::{
 use ed25519_dalek::{Signer, SigningKey};
 use knark_specs::{
     PROTOCOL,
-    frame::{Down, Plan, PodVerdict, Status, Up},
+    frame::{Down, Ending, Plan, PodVerdict, Status, Up},
     packet::{self, PacketError},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::{mpsc, watch},
+    time::MissedTickBehavior,
 };
 
 use crate::source::Input;
@@ -43,7 +44,7 @@ pub struct Session {
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
     /// The tracer said goodbye.
-    Bye,
+    Bye(Ending),
     /// The connection broke; it can be taken up again.
     Cut(String),
 }
@@ -83,9 +84,12 @@ pub async fn drive(
     let mut decoder = packet::Decoder::default();
     let mut buffer = vec![0; 128 << 10];
     let mut known: BTreeMap<String, PodVerdict> = BTreeMap::new();
+    let mut waiting: VecDeque<Input> = VecDeque::new();
     let (mut greeted, mut acked, mut stopping) = (false, *last_seq, false);
     let mut ping = tokio::time::interval(PING_EVERY);
     let mut ack = tokio::time::interval(ACK_EVERY);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ack.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut heard = Instant::now();
     macro_rules! send {
         ($message:expr) => {
@@ -96,7 +100,8 @@ pub async fn drive(
     }
     loop {
         tokio::select! {
-            read = from.read(&mut buffer) => {
+            // While the pipeline is busy nothing more is read, which the tracer's bounded buffer takes; heartbeats go on.
+            read = from.read(&mut buffer), if waiting.is_empty() => {
                 let length = match read {
                     Ok(0) if decoder.is_inside_packet() => return Ok(End::Cut("the stream ended inside a packet".into())),
                     Ok(0) => return Ok(End::Cut("the stream ended".into())),
@@ -114,7 +119,8 @@ pub async fn drive(
                             let signature = session.key.sign(&nonce).to_bytes().to_vec();
                             send!(Down::Auth { signature, resume_after: *last_seq });
                             send!(Down::Plan(session.plan.clone()));
-                            send!(Down::Pods(changes(&mut known, &session.verdicts.borrow_and_update())));
+                            let verdicts = changes(&mut known, &session.verdicts.borrow_and_update());
+                            send!(Down::Pods(verdicts));
                             greeted = true;
                             if *session.stop.borrow_and_update() {
                                 stopping = true;
@@ -125,21 +131,29 @@ pub async fn drive(
                         // Sent again after a reconnection, though it had arrived.
                         Up::Batch(batch) if batch.seq <= *last_seq => {}
                         message => {
-                            if let Up::Batch(batch) = &message {
-                                *last_seq = batch.seq;
-                            }
                             if let Up::Status(status) = &message
                                 && let Some(offset_ns) = clock_offset(status, started)
                             {
-                                let _ = out.send(Input::Clock { node, offset_ns }).await;
+                                waiting.push_back(Input::Clock { node, offset_ns });
                             }
-                            let bye = matches!(message, Up::Bye { .. });
-                            let _ = out.send(Input::Up { node, message }).await;
-                            if bye {
-                                return Ok(End::Bye);
-                            }
+                            waiting.push_back(Input::Up { node, message });
                         }
                     }
+                }
+            }
+            permit = out.reserve(), if !waiting.is_empty() => {
+                let Ok(permit) = permit else { return Ok(End::Cut("the pipeline has ended".into())) };
+                let Some(input) = waiting.pop_front() else { continue };
+                let mut bye = None;
+                match &input {
+                    Input::Up { message: Up::Batch(batch), .. } => *last_seq = batch.seq,
+                    Input::Up { message: Up::Bye { reason, .. }, .. } => bye = Some(*reason),
+                    _ => {}
+                }
+                permit.send(input);
+                heard = Instant::now();
+                if let Some(reason) = bye {
+                    return Ok(End::Bye(reason));
                 }
             }
             Ok(()) = session.verdicts.changed(), if greeted => {
@@ -154,11 +168,13 @@ pub async fn drive(
                     send!(Down::Stop);
                 }
             }
-            _ = ping.tick(), if greeted => {
-                if heard.elapsed() > SILENCE {
+            _ = ping.tick() => {
+                if waiting.is_empty() && heard.elapsed() > SILENCE {
                     return Ok(End::Cut(format!("nothing heard for {} s", SILENCE.as_secs())));
                 }
-                send!(Down::Ping(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX)));
+                if greeted {
+                    send!(Down::Ping(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX)));
+                }
             }
             _ = ack.tick(), if greeted && acked < *last_seq => {
                 acked = *last_seq;

@@ -38,7 +38,7 @@ pub enum ConnectError {
     },
     /// What the kubeconfig refers to can't be used.
     #[error("the kubeconfig can't be used: {0}: mend it, or name another by --kubeconfig")]
-    Kubeconfig(#[from] KubeconfigError),
+    Kubeconfig(String),
     /// In a pod, without what a service account gives.
     #[error("neither a kubeconfig nor a service account could be used: {0}: pass --kubeconfig FILE")]
     InCluster(String),
@@ -163,6 +163,12 @@ pub enum ApiError {
         /// What went wrong.
         message: String,
     },
+}
+
+impl From<KubeconfigError> for ConnectError {
+    fn from(error: KubeconfigError) -> Self {
+        Self::Kubeconfig(chain(&error))
+    }
 }
 
 impl ApiError {

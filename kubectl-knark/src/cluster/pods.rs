@@ -1,0 +1,314 @@
+//! Keeping up with pods: a verdict on each one in the scope, and what the API server knows of those that are wanted.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::Pin,
+    sync::Arc,
+};
+
+use futures::{Stream, StreamExt as _};
+use k8s_openapi::api::core::v1::Pod;
+use knark_specs::frame::{self, PodVerdict};
+use kube::{
+    Api, ResourceExt as _,
+    runtime::{WatchStreamExt as _, watcher},
+};
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    client::Cluster,
+    error::ApiError,
+    resolve::{Matcher, is_tracer},
+};
+use crate::source::Input;
+
+/// The verdicts so far, by the UID that the pod's cgroup bears.
+pub type Verdicts = Arc<BTreeMap<String, PodVerdict>>;
+
+/// Which pods to keep up with.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// Only pods of this namespace; `None`: of all.
+    pub namespace: Option<String>,
+    /// Only pods of this node; `None`: of all.
+    pub node: Option<String>,
+    /// Which of them are wanted: those that any of these matches.
+    pub wanted: Vec<Matcher>,
+    /// Only these containers of them; empty: all.
+    pub containers: Vec<String>,
+}
+
+/// A wanted pod runs, or is about to, on this node.
+#[derive(Debug)]
+pub struct Landed {
+    /// The node.
+    pub node: String,
+    /// The pod.
+    pub pod: String,
+}
+
+type Events = Pin<Box<dyn Stream<Item = Result<watcher::Event<Pod>, watcher::Error>> + Send>>;
+
+/// A watch that has seen all pods of its scope once.
+pub struct Pods {
+    scope: Scope,
+    events: Events,
+    /// By UID as the API server has it.
+    known: BTreeMap<String, Known>,
+    initial: Vec<Pod>,
+}
+
+struct Known {
+    name: String,
+    told: Option<frame::Pod>,
+    verdict: PodVerdict,
+}
+
+impl Pods {
+    /// Lists the pods of the scope.
+    pub async fn list(cluster: &Cluster, scope: Scope) -> Result<Self, ApiError> {
+        let client = cluster.client.clone();
+        let api = scope.namespace.as_ref().map_or_else(|| Api::all(client.clone()), |name| Api::namespaced(client.clone(), name));
+        let config = watcher::Config::default();
+        let config = match &scope.node {
+            Some(node) => config.fields(&format!("spec.nodeName={node}")),
+            None => config,
+        };
+        let mut events: Events = Box::pin(watcher(api, config).default_backoff());
+        let mut pods = Self { scope, events: Box::pin(futures::stream::empty()), known: BTreeMap::new(), initial: Vec::new() };
+        loop {
+            match events.next().await {
+                Some(Ok(watcher::Event::InitApply(pod))) => pods.initial.push(pod),
+                Some(Ok(watcher::Event::InitDone)) | None => break,
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(explain(cluster, error)),
+            }
+        }
+        pods.events = events;
+        Ok(pods)
+    }
+
+    /// The wanted ones among those that exist now.
+    pub fn wanted(&self) -> Vec<Pod> {
+        self.initial.iter().filter(|pod| self.is_wanted(pod)).cloned().collect()
+    }
+
+    /// Tells of the pods as they come and go, until nobody listens.
+    pub async fn follow(mut self, verdicts: watch::Sender<Verdicts>, out: mpsc::Sender<Input>, landed: mpsc::Sender<Landed>) {
+        let initial = std::mem::take(&mut self.initial);
+        let mut inputs = Vec::new();
+        for pod in &initial {
+            self.apply(pod, &mut inputs);
+        }
+        self.publish(&verdicts);
+        let mut fresh: Option<BTreeSet<String>> = None;
+        loop {
+            for input in inputs.drain(..) {
+                if out.send(input).await.is_err() {
+                    return;
+                }
+            }
+            let Some(event) = self.events.next().await else { return };
+            match event {
+                Ok(watcher::Event::Apply(pod)) => {
+                    let news = self.apply(&pod, &mut inputs);
+                    self.publish(&verdicts);
+                    if let Some(news) = news {
+                        let _ = landed.send(news).await;
+                    }
+                }
+                Ok(watcher::Event::Delete(pod)) => {
+                    self.forget(&pod.uid().unwrap_or_default(), &mut inputs);
+                    self.publish(&verdicts);
+                }
+                // The watch was lost and begins anew: what isn't listed again is gone.
+                Ok(watcher::Event::Init) => fresh = Some(BTreeSet::new()),
+                Ok(watcher::Event::InitApply(pod)) => {
+                    fresh.get_or_insert_default().insert(pod.uid().unwrap_or_default());
+                    if let Some(news) = self.apply(&pod, &mut inputs) {
+                        let _ = landed.send(news).await;
+                    }
+                }
+                Ok(watcher::Event::InitDone) => {
+                    let fresh = fresh.take().unwrap_or_default();
+                    let gone: Vec<_> = self.known.keys().filter(|uid| !fresh.contains(*uid)).cloned().collect();
+                    for uid in gone {
+                        self.forget(&uid, &mut inputs);
+                    }
+                    self.publish(&verdicts);
+                }
+                // The watcher tries again by itself, and a lost connection is told by the stream.
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn is_wanted(&self, pod: &Pod) -> bool {
+        !is_tracer(pod.labels()) && self.scope.wanted.iter().any(|rule| rule.matches(pod))
+    }
+
+    /// Takes over a pod's state; says when it is wanted and its node is newly known.
+    fn apply(&mut self, pod: &Pod, inputs: &mut Vec<Input>) -> Option<Landed> {
+        let Some(uid) = pod.uid() else { return None };
+        let wanted = self.is_wanted(pod);
+        let cgroup_uid = cgroup_uid(pod, &uid);
+        let containers = if wanted { self.scope.containers.clone() } else { Vec::new() };
+        let known = self.known.entry(uid).or_insert_with(|| Known {
+            name: pod.name_any(),
+            told: None,
+            verdict: PodVerdict { uid: cgroup_uid.clone(), wanted, containers: containers.clone() },
+        });
+        known.verdict = PodVerdict { uid: cgroup_uid.clone(), wanted, containers };
+        if !wanted {
+            return None;
+        }
+        let described = describe(pod, cgroup_uid);
+        if known.told.as_ref() != Some(&described) {
+            inputs.push(Input::Pod(described.clone()));
+            known.told = Some(described);
+        }
+        let node = node_of(pod)?;
+        Some(Landed { node, pod: format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any()) })
+    }
+
+    fn forget(&mut self, uid: &str, inputs: &mut Vec<Input>) {
+        let Some(known) = self.known.remove(uid) else { return };
+        if known.verdict.wanted {
+            inputs.push(Input::PodGone { uid: known.verdict.uid });
+            let named = self.scope.wanted.iter().any(|rule| *rule == Matcher::Name(known.name.clone()));
+            if named {
+                inputs.push(Input::Warning(format!(
+                    "pod {} was deleted; if another of that name starts, it is traced (Ctrl-C ends the trace)",
+                    known.name
+                )));
+            }
+        }
+    }
+
+    fn publish(&self, verdicts: &watch::Sender<Verdicts>) {
+        let now: BTreeMap<_, _> = self.known.values().map(|k| (k.verdict.uid.clone(), k.verdict.clone())).collect();
+        verdicts.send_if_modified(|old| {
+            let changed = **old != now;
+            if changed {
+                *old = Arc::new(now);
+            }
+            changed
+        });
+    }
+}
+
+/// The node of a pod that runs or is about to.
+pub fn node_of(pod: &Pod) -> Option<String> {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    if matches!(phase, Some("Succeeded" | "Failed")) {
+        return None;
+    }
+    pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty())
+}
+
+fn explain(cluster: &Cluster, error: watcher::Error) -> ApiError {
+    let doing = "listing pods";
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => cluster.explain(doing, error),
+        watcher::Error::WatchError(status) => cluster.explain(doing, kube::Error::Api(status)),
+        watcher::Error::NoResourceVersion => {
+            ApiError::Other { doing: doing.to_owned(), message: "the API server's list has no resource version".to_owned() }
+        }
+    }
+}
+
+/// A mirror pod's cgroup bears the UID of the static pod behind it, which kubelet derives from its file.
+fn cgroup_uid(pod: &Pod, uid: &str) -> String {
+    let annotations = pod.annotations();
+    match (annotations.get("kubernetes.io/config.mirror"), annotations.get("kubernetes.io/config.hash")) {
+        (Some(_), Some(hash)) => hash.clone(),
+        _ => uid.to_owned(),
+    }
+}
+
+fn describe(pod: &Pod, uid: String) -> frame::Pod {
+    let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
+    let spec = pod.spec.as_ref();
+    let regular = spec
+        .into_iter()
+        .flat_map(|spec| &spec.containers)
+        .chain(spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten()));
+    let regular = regular.map(|c| (c.name.clone(), c.image.clone().unwrap_or_default()));
+    let ephemeral = spec.into_iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
+    let ephemeral = ephemeral.map(|c| (c.name.clone(), c.image.clone().unwrap_or_default()));
+    frame::Pod {
+        uid,
+        labels: pod.labels().clone(),
+        owner_kind: owner.map(|owner| owner.kind.clone()).unwrap_or_default(),
+        owner_name: owner.map(|owner| owner.name.clone()).unwrap_or_default(),
+        namespace: pod.namespace().unwrap_or_default(),
+        name: pod.name_any(),
+        images: regular.chain(ephemeral).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::selector;
+
+    fn pod(uid: &str, name: &str, labels: &serde_json::Value, annotations: &serde_json::Value) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": { "uid": uid, "name": name, "namespace": "prod", "labels": labels, "annotations": annotations,
+                          "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-1", "uid": "r", "controller": true }] },
+            "spec": { "nodeName": "n1", "containers": [{ "name": "web", "image": "nginx" }] },
+        }))
+        .unwrap()
+    }
+
+    fn pods(wanted: Vec<Matcher>) -> Pods {
+        let scope = Scope { namespace: None, node: None, wanted, containers: vec!["web".into()] };
+        Pods { scope, events: Box::pin(futures::stream::empty()), known: BTreeMap::new(), initial: Vec::new() }
+    }
+
+    #[test]
+    fn every_pod_gets_a_verdict() {
+        let mut pods = pods(vec![Matcher::Labels(selector::parse("app=web").unwrap())]);
+        let (sender, receiver) = watch::channel(Verdicts::default());
+        let mut inputs = Vec::new();
+        let landed = pods.apply(&pod("u1", "web", &json!({ "app": "web" }), &json!({})), &mut inputs).unwrap();
+        assert_eq!((landed.node.as_str(), landed.pod.as_str()), ("n1", "prod/web"));
+        assert!(pods.apply(&pod("u2", "db", &json!({ "app": "db" }), &json!({})), &mut inputs).is_none());
+        assert!(
+            pods.apply(&pod("u3", "knark", &json!({ "app": "web", "knark.dev/session": "x" }), &json!({})), &mut inputs)
+                .is_none()
+        );
+        pods.publish(&sender);
+        let verdicts = receiver.borrow().clone();
+        assert_eq!(
+            verdicts.values().map(|v| (v.uid.as_str(), v.wanted)).collect::<Vec<_>>(),
+            [("u1", true), ("u2", false), ("u3", false)]
+        );
+        assert_eq!(verdicts["u1"].containers, ["web"]);
+        let [Input::Pod(told)] = &inputs[..] else { panic!("{inputs:?}") };
+        assert_eq!((told.owner_kind.as_str(), told.images["web"].as_str()), ("ReplicaSet", "nginx"));
+    }
+
+    #[test]
+    fn nothing_is_told_twice() {
+        let mut pods = pods(vec![Matcher::All]);
+        let mut inputs = Vec::new();
+        let web = pod("u1", "web", &json!({}), &json!({}));
+        pods.apply(&web, &mut inputs);
+        pods.apply(&web, &mut inputs);
+        assert_eq!(inputs.len(), 1);
+        pods.forget("u1", &mut inputs);
+        pods.forget("u1", &mut inputs);
+        assert!(matches!(&inputs[1..], [Input::PodGone { uid }] if uid == "u1"));
+    }
+
+    #[test]
+    fn a_mirror_pod_goes_by_its_hash() {
+        let annotations = json!({ "kubernetes.io/config.mirror": "abc", "kubernetes.io/config.hash": "abc" });
+        assert_eq!(cgroup_uid(&pod("u1", "etcd", &json!({}), &annotations), "u1"), "abc");
+    }
+}

@@ -1,0 +1,247 @@
+//! Beginning a trace: flags to tracers, by way of what the cluster says.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use ed25519_dalek::SigningKey;
+use k8s_openapi::api::{authentication::v1::SelfSubjectReview, core::v1::Pod};
+use knark_specs::frame::{self, Plan};
+use kube::{Api, api::PostParams};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+use super::{
+    client::{Cluster, ConnectionFlags},
+    manifest::Template,
+    pods::{self, Pods, Scope, Verdicts},
+    resolve::{self, Matcher},
+    session::{Places, Running},
+    target::{Asked, NodeChoice, Rule, TargetFlags},
+    tracer::Tracers,
+};
+use crate::{connection, exit::UsageError, source::Input};
+
+/// How much later than `--for` the cluster itself ends the pods.
+const BEYOND_FOR: Duration = Duration::from_secs(60);
+/// When it does without `--for`.
+const DEADLINE: Duration = Duration::from_secs(3600);
+
+/// How the tracer's pods are made.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Tracer pods")]
+pub struct TracerFlags {
+    /// Namespace of the tracer pods; knark-system where it exists, else kube-system
+    #[arg(long, value_name = "NAME")]
+    pub tracer_namespace: Option<String>,
+    /// Image of the tracer; a mirror, or a digest (NAME@sha256:...) pins it
+    #[arg(long, value_name = "IMAGE", env = "KNARK_IMAGE", default_value = concat!("ghcr.io/kubectl-knark/tracer:v", env!("CARGO_PKG_VERSION")))]
+    pub image: String,
+    /// When nodes pull the image: Never where it is preloaded
+    #[arg(long, value_name = "POLICY", default_value = "IfNotPresent", value_parser = ["Always", "IfNotPresent", "Never"])]
+    pub image_pull_policy: String,
+    /// Secret in the tracer's namespace to pull the image with (repeatable)
+    #[arg(long = "image-pull-secret", value_name = "NAME")]
+    pub image_pull_secrets: Vec<String>,
+    /// Make the tracer pods privileged, for nodes that need it
+    #[arg(long)]
+    pub privileged: bool,
+    /// When the cluster itself ends the tracer pods, such as 2h; a minute after --for, or 1h, if not given
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub deadline: Option<Duration>,
+}
+
+/// What a trace asks of the cluster.
+#[derive(Debug, Clone)]
+pub struct ClusterRequest {
+    /// Which cluster.
+    pub connection: ConnectionFlags,
+    /// What to trace.
+    pub target: TargetFlags,
+    /// By which pods.
+    pub tracer: TracerFlags,
+    /// Which events; the plan's target is filled in here.
+    pub plan: Plan,
+    /// `--for`: the pods' deadline is set by it.
+    pub duration: Option<Duration>,
+}
+
+/// Begins a trace: connects, finds out what the targets mean, checks that the tracer pods would be admitted. Nothing is made
+/// in the cluster before this returns; what happens from then on is told through `out`. A [`UsageError`] means exit status 2.
+///
+/// Once `stop` turns true, the tracers are asked to end; each node ends with [`Input::Gone`]. Whatever happens, call
+/// [`Running::finish`] at the end: it removes what was made.
+pub async fn start(
+    request: ClusterRequest,
+    key: Arc<SigningKey>,
+    out: mpsc::Sender<Input>,
+    stop: watch::Receiver<bool>,
+) -> Result<Running> {
+    let asked = request.target.parse().map_err(|error| UsageError::because(error.to_string()))?;
+    let cluster = request.connection.connect().await?;
+    let (user, found) = tokio::join!(user_name(&cluster), find(&cluster, asked, &request.target.containers));
+    let Found { target, watches, mut nodes, follow, warnings } = found?;
+
+    let session = new_id()?;
+    let template = request.tracer.template(&session, user, &key, request.duration);
+    let namespace = request.tracer.tracer_namespace.as_deref();
+    let example = nodes.first().cloned().unwrap_or_default();
+    let tracers = Tracers::admit(&cluster, template, namespace, &example).await?;
+    for warning in warnings {
+        let _ = out.send(Input::Warning(warning)).await;
+    }
+
+    let mut others = JoinSet::new();
+    let (verdicts, known_verdicts) = watch::channel(Verdicts::default());
+    let (landed, later) = mpsc::channel(64);
+    for pods in watches {
+        others.spawn(pods.follow(verdicts.clone(), out.clone(), landed.clone()));
+    }
+    let (stopper, stopped) = watch::channel(false);
+    let stopper = Arc::new(stopper);
+    others.spawn(pass_on(stop, Arc::clone(&stopper)));
+
+    let plan = Plan { target, ..request.plan };
+    let shared = connection::Session { key, plan, verdicts: known_verdicts, stop: stopped };
+    let places = Places { first: std::mem::take(&mut nodes), later: follow.then_some(later) };
+    Ok(Running::begin(session, tracers, shared, stopper, places, others, out))
+}
+
+impl TracerFlags {
+    /// The manifest's values; the namespace is settled by admission.
+    pub fn template(&self, session: &str, user: String, key: &SigningKey, duration: Option<Duration>) -> Template {
+        Template {
+            namespace: String::new(),
+            session: session.to_owned(),
+            user,
+            image: self.image.clone(),
+            pull_policy: self.image_pull_policy.clone(),
+            pull_secrets: self.image_pull_secrets.clone(),
+            privileged: self.privileged,
+            deadline: self.deadline.unwrap_or_else(|| duration.map_or(DEADLINE, |duration| duration.saturating_add(BEYOND_FOR))),
+            public_key: BASE64_STANDARD.encode(key.verifying_key().as_bytes()),
+        }
+    }
+}
+
+/// The targets, found in the cluster.
+struct Found {
+    target: frame::Target,
+    watches: Vec<Pods>,
+    nodes: BTreeSet<String>,
+    /// Whether a node gets its tracer when a wanted pod lands on it.
+    follow: bool,
+    warnings: Vec<String>,
+}
+
+async fn find(cluster: &Cluster, asked: Asked, containers: &[String]) -> Result<Found> {
+    match asked {
+        Asked::Nodes(names) => find_nodes(cluster, names).await,
+        Asked::Pods { rules, all_namespaces, nodes } => find_pods(cluster, rules, all_namespaces, nodes, containers).await,
+    }
+}
+
+async fn find_nodes(cluster: &Cluster, names: Vec<String>) -> Result<Found> {
+    let nodes = resolve::chosen_nodes(cluster, &NodeChoice { names: names.into_iter().collect(), selector: None }).await?;
+    let (mut watches, mut warnings) = (Vec::new(), Vec::new());
+    for node in &nodes {
+        let scope = Scope { namespace: None, node: Some(node.clone()), wanted: vec![Matcher::All], containers: Vec::new() };
+        match Pods::list(cluster, scope).await {
+            Ok(pods) => watches.push(pods),
+            Err(error) if error.is_forbidden() => {
+                warnings = vec![format!("labels and owners of pods are not shown: {error}")];
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Found { target: frame::Target::Everything, watches, nodes, follow: false, warnings })
+}
+
+async fn find_pods(
+    cluster: &Cluster,
+    rules: Vec<Rule>,
+    all_namespaces: bool,
+    choice: Option<NodeChoice>,
+    containers: &[String],
+) -> Result<Found> {
+    let everywhere = all_namespaces && rules == [Rule::All];
+    let namespace = (!all_namespaces).then(|| cluster.namespace.clone());
+    let wanted = resolve::matchers(cluster, rules).await?;
+    let scope = Scope { namespace: namespace.clone(), node: None, wanted: wanted.clone(), containers: containers.to_vec() };
+    let pods = Pods::list(cluster, scope).await?;
+    let now = pods.wanted();
+    resolve::check_pods(cluster, &wanted, containers, &now).await?;
+
+    let mut warnings = Vec::new();
+    if now.is_empty() {
+        if !all_namespaces {
+            resolve::check_namespace(cluster).await?;
+        }
+        warnings.push("no pod matches yet: waiting for one to start (Ctrl-C ends the trace)".to_owned());
+    }
+    let follow = choice.is_none();
+    let nodes = match choice {
+        Some(choice) => resolve::chosen_nodes(cluster, &choice).await?,
+        None if everywhere => every_node(cluster, &now, &mut warnings).await?,
+        None => ready_nodes(cluster, nodes_of(&now), &mut warnings).await?,
+    };
+    Ok(Found { target: frame::Target::Pods { namespace }, watches: vec![pods], nodes, follow, warnings })
+}
+
+fn nodes_of(pods: &[Pod]) -> BTreeSet<String> {
+    pods.iter().filter_map(pods::node_of).collect()
+}
+
+/// All nodes that are Ready; for a user who may not list nodes, those on which pods run.
+async fn every_node(cluster: &Cluster, pods: &[Pod], warnings: &mut Vec<String>) -> Result<BTreeSet<String>> {
+    match resolve::all_nodes(cluster).await {
+        Ok((ready, others)) => {
+            if !others.is_empty() {
+                warnings.push(format!("not traced, since they are not Ready: {}", others.join(", ")));
+            }
+            Ok(ready)
+        }
+        Err(resolve::ResolveError::Api(error)) if error.is_forbidden() => Ok(nodes_of(pods)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Those of the nodes that are Ready; none of them is an error.
+async fn ready_nodes(cluster: &Cluster, nodes: BTreeSet<String>, warnings: &mut Vec<String>) -> Result<BTreeSet<String>> {
+    let mut ready = BTreeSet::new();
+    let mut last = None;
+    for (node, problem) in resolve::problems(cluster, &nodes).await? {
+        if let Some(problem) = problem {
+            warnings.push(problem.to_string());
+            last = Some(problem);
+        } else {
+            ready.insert(node);
+        }
+    }
+    match last {
+        Some(problem) if ready.is_empty() => Err(problem.into()),
+        _ => Ok(ready),
+    }
+}
+
+/// The user's name as the API server knows it; empty where it doesn't tell.
+pub async fn user_name(cluster: &Cluster) -> String {
+    let reviews: Api<SelfSubjectReview> = Api::all(cluster.client.clone());
+    let review = reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await;
+    let info = review.ok().and_then(|review| review.status).and_then(|status| status.user_info);
+    info.and_then(|info| info.username).unwrap_or_default()
+}
+
+/// A session's id: short enough to type, and unlikely enough to collide.
+pub fn new_id() -> Result<String> {
+    let number = getrandom::u32().context("making a session id: the system gives no random numbers")?;
+    Ok(format!("{number:08x}"))
+}
+
+async fn pass_on(mut stop: watch::Receiver<bool>, to: Arc<watch::Sender<bool>>) {
+    if stop.wait_for(|stop| *stop).await.is_ok() {
+        to.send_replace(true);
+    }
+}

@@ -1,0 +1,144 @@
+//! A tracer's stream: `pods/exec` of its `connect` verb, taken up again where it was cut.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, anyhow};
+use knark_specs::frame::Ending;
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+
+use super::{
+    manifest::{BINARY, GRACE},
+    tracer::Tracers,
+};
+use crate::{
+    connection::{self, End, Session},
+    source::Input,
+};
+
+/// The first wait before connecting again; it doubles.
+const RETRY: Duration = Duration::from_millis(100);
+/// The longest one.
+const RETRY_AT_MOST: Duration = Duration::from_secs(1);
+/// How long after the stream's end the pod's own end is waited for, so that the message can say why.
+const FATE_WITHIN: Duration = Duration::from_secs(3);
+
+/// One node's tracer, as it runs.
+pub struct Stream<'a> {
+    /// All tracers of the session.
+    pub tracers: &'a Tracers,
+    /// The node's number.
+    pub number: u32,
+    /// Its name.
+    pub node: &'a str,
+    /// The tracer's Job.
+    pub job: &'a str,
+    /// The tracer's pod.
+    pub pod: &'a str,
+}
+
+/// How an attempt ended that brought no goodbye.
+enum Cut {
+    /// Connecting again may help.
+    Again(String),
+    /// It won't.
+    Final(anyhow::Error),
+}
+
+impl Stream<'_> {
+    /// Passes on what the tracer says until its goodbye; connects again where the connection is cut.
+    pub async fn follow(&self, session: Session, out: &mpsc::Sender<Input>) -> Result<()> {
+        let mut ended = std::pin::pin!(self.tracers.ended(self.job, self.node));
+        let (mut last_seq, mut heard, mut wait) = (0, Instant::now(), RETRY);
+        loop {
+            let before = heard;
+            let cut = tokio::select! {
+                attempt = self.attempt(&session, &mut last_seq, &mut heard, out) => match attempt {
+                    Ok(ending) => return self.check(ending, &session),
+                    Err(cut) => cut,
+                },
+                over = &mut ended => return Err(over.into()),
+            };
+            let why = match cut {
+                Cut::Final(error) => return Err(error),
+                Cut::Again(why) => why,
+            };
+            if heard.elapsed() > GRACE {
+                // It has ended itself by now; its pod may tell more than the connection does.
+                return Err(match timeout(FATE_WITHIN, &mut ended).await {
+                    Ok(over) => over.into(),
+                    Err(_) => {
+                        anyhow!("node {}: the connection to the tracer was lost for {} s: {why}", self.node, GRACE.as_secs())
+                    }
+                });
+            }
+            if heard > before {
+                wait = RETRY;
+            }
+            let _ = out.send(Input::Phase { node: self.number, phase: "connecting".to_owned() }).await;
+            tokio::select! {
+                () = sleep(wait) => wait = (wait * 2).min(RETRY_AT_MOST),
+                over = &mut ended => return Err(over.into()),
+            }
+        }
+    }
+
+    /// One connection, from exec to its end.
+    async fn attempt(
+        &self,
+        session: &Session,
+        last_seq: &mut u64,
+        heard: &mut Instant,
+        out: &mpsc::Sender<Input>,
+    ) -> Result<Ending, Cut> {
+        let exec = timeout(GRACE, self.tracers.exec(self.pod, &[BINARY, "connect"])).await;
+        let (mut stdout, stdin) = match exec {
+            Ok(Ok(streams)) => streams,
+            // The container may not be ready for it, or the way there is cut; that the pod is over comes by its watch.
+            Ok(Err(error)) if error.is_transient() || error.is_not_found() => return Err(Cut::Again(error.to_string())),
+            Ok(Err(error)) => return Err(Cut::Final(error.into())),
+            Err(_) => return Err(Cut::Again("the API server gave no answer in time".to_owned())),
+        };
+        let from = Heard { inner: &mut stdout, at: heard };
+        match connection::drive(self.number, from, stdin, session.clone(), last_seq, out).await {
+            Ok(End::Bye(ending)) => Ok(ending),
+            Ok(End::Cut(why)) => Err(Cut::Again(stdout.last_words().unwrap_or(why))),
+            Err(error) => Err(Cut::Final(anyhow!("node {}: {error}", self.node))),
+        }
+    }
+
+    fn check(&self, ending: Ending, session: &Session) -> Result<()> {
+        let why = match ending {
+            Ending::Stopped => return Ok(()),
+            Ending::Signal if *session.stop.borrow() => return Ok(()),
+            Ending::Signal => "the tracer was told to end by a signal: its pod was deleted, or its deadline is over (--deadline)",
+            Ending::Orphaned => "the tracer ended itself, as it heard nothing from here for too long",
+            Ending::Failed => "the tracer failed",
+        };
+        Err(anyhow!("node {}: {why}", self.node))
+    }
+}
+
+/// Notes when something was last read.
+struct Heard<'a, R> {
+    inner: R,
+    at: &'a mut Instant,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Heard<'_, R> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let poll = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            *self.at = Instant::now();
+        }
+        poll
+    }
+}

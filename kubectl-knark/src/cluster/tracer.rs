@@ -1,0 +1,319 @@
+//! Tracer pods: admitted, made, waited for, removed.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::StreamExt as _;
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{Event, Pod},
+};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams, PostParams},
+    runtime::{WatchStreamExt as _, watcher},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    client::Cluster,
+    diagnose::{self, State},
+    error::ApiError,
+    exec::{self, Stdin, Stdout},
+    manifest::{CONTAINER, SESSION, Template},
+};
+
+/// Where tracers run, if the user doesn't say: the first that exists.
+pub const NAMESPACES: [&str; 2] = ["knark-system", "kube-system"];
+/// The Job controller makes a pod within a second as a rule.
+const POD_WITHIN: Duration = Duration::from_secs(20);
+/// A kubelet that is alive says something about a new pod within this time.
+const KUBELET_WITHIN: Duration = Duration::from_secs(45);
+/// How long the removal of pods is waited for.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(100);
+
+/// A tracer that can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TracerError {
+    /// The API server's word.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The pod's fate.
+    #[error("node {node}: {why}")]
+    Over {
+        /// Where.
+        node: String,
+        /// What happened and what to do.
+        why: String,
+    },
+    /// The Job has no pod.
+    #[error("node {node}: the Job {namespace}/{job} has no pod after {} s: {why}", POD_WITHIN.as_secs())]
+    NoPod {
+        /// Where.
+        node: String,
+        /// The Job.
+        job: String,
+        /// Its namespace.
+        namespace: String,
+        /// What its events say.
+        why: String,
+    },
+    /// The kubelet doesn't take the pod up.
+    #[error("node {node}: its kubelet has not taken up the tracer within {} s: check `kubectl describe node {node}`", KUBELET_WITHIN.as_secs())]
+    Ignored {
+        /// Where.
+        node: String,
+    },
+    /// Not valid as an object: a flag's fault.
+    #[error("making the tracer's manifest: {0}")]
+    Manifest(#[from] serde_json::Error),
+    /// What was made is still there.
+    #[error(
+        "the tracer pods of session {session} are still terminating: `kubectl get pods -n {namespace} -l {SESSION}={session}` shows them, and they end by themselves"
+    )]
+    StillThere {
+        /// Whose.
+        session: String,
+        /// Where.
+        namespace: String,
+    },
+}
+
+/// What a pod of the session was last seen as.
+#[derive(Debug, Clone)]
+enum Seen {
+    There(Arc<Pod>),
+    Gone,
+}
+
+type Pods = BTreeMap<String, Seen>;
+
+/// The tracer pods of one session.
+pub struct Tracers {
+    cluster: Cluster,
+    template: Template,
+    made: AtomicU32,
+    pods: watch::Receiver<Pods>,
+    watcher: JoinHandle<()>,
+}
+
+impl Drop for Tracers {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
+}
+
+impl Tracers {
+    /// Asks admission about the pod, which creates nothing, and settles the namespace.
+    pub async fn admit(
+        cluster: &Cluster,
+        mut template: Template,
+        namespace: Option<&str>,
+        node: &str,
+    ) -> Result<Self, TracerError> {
+        if let Some(namespace) = namespace {
+            namespace.clone_into(&mut template.namespace);
+            dry_run(cluster, &template, node).await?;
+        } else {
+            let [ours, systems] = NAMESPACES.map(|namespace| Template { namespace: namespace.to_owned(), ..template.clone() });
+            let (in_ours, in_systems) = tokio::join!(dry_run(cluster, &ours, node), dry_run(cluster, &systems, node));
+            template = match (in_ours, in_systems) {
+                (Ok(()), _) => ours,
+                (Err(TracerError::Api(error)), Ok(())) if error.is_not_found() || error.is_forbidden() => systems,
+                (Err(TracerError::Api(error)), Err(systems)) if error.is_not_found() || error.is_forbidden() => {
+                    return Err(systems);
+                }
+                (Err(error), _) => return Err(error),
+            };
+        }
+        let (sender, pods) = watch::channel(Pods::new());
+        let watcher = tokio::spawn(watch_pods(cluster.clone(), template.namespace.clone(), template.session.clone(), sender));
+        Ok(Self { cluster: cluster.clone(), template, made: AtomicU32::new(0), pods, watcher })
+    }
+
+    /// Where the pods are.
+    pub fn namespace(&self) -> &str {
+        &self.template.namespace
+    }
+
+    fn explain(&self, doing: impl Into<String>, error: kube::Error) -> ApiError {
+        self.cluster.explain(doing, error).in_namespace(self.namespace())
+    }
+
+    /// Runs a command in a tracer's pod.
+    pub async fn exec(&self, pod: &str, command: &[&str]) -> Result<(Stdout, Stdin), ApiError> {
+        let doing = || format!("connecting to the tracer pod {}/{pod}", self.namespace());
+        let streams = exec::exec(&self.cluster.client, self.namespace(), pod, CONTAINER, command).await;
+        streams.map_err(|error| self.explain(doing(), error))
+    }
+
+    /// Makes the Job for a node; returns its name.
+    pub async fn create(&self, node: &str) -> Result<String, TracerError> {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        let job = self.template.job(number, node)?;
+        let api: Api<Job> = Api::namespaced(self.cluster.client.clone(), self.namespace());
+        let doing = || format!("starting a tracer on node {node} in namespace {}", self.namespace());
+        api.create(&PostParams::default(), &job).await.map_err(|error| self.explain(doing(), error))?;
+        Ok(self.template.job_name(number))
+    }
+
+    /// Waits until the Job's pod runs, and tells `phase` how far it is; returns the pod's name.
+    pub async fn running(&self, job: &str, node: &str, phase: &mpsc::Sender<&'static str>) -> Result<String, TracerError> {
+        let mut pods = self.pods.clone();
+        let created = Instant::now();
+        let mut said = "";
+        loop {
+            let seen = pods.borrow_and_update().get(job).cloned();
+            let left = match &seen {
+                None => POD_WITHIN.checked_sub(created.elapsed()),
+                Some(Seen::Gone) => return Err(self.over(node, "the tracer's pod was deleted by someone else")),
+                Some(Seen::There(pod)) => match diagnose::state(pod) {
+                    State::Running => return Ok(pod.name_any()),
+                    State::Over(why) => return Err(self.over(node, &why)),
+                    State::Waiting(doing) => {
+                        if said != doing {
+                            said = doing;
+                            let _ = phase.send(doing).await;
+                        }
+                        // Once the kubelet has the pod, pulling an image may take any time.
+                        let unknown =
+                            pod.status.as_ref().is_none_or(|s| s.container_statuses.is_none() && s.start_time.is_none());
+                        if unknown { KUBELET_WITHIN.checked_sub(created.elapsed()) } else { Some(Duration::MAX) }
+                    }
+                },
+            };
+            let Some(left) = left else { return Err(self.late(job, node, seen.is_some()).await) };
+            if let Ok(Err(_)) = timeout(left.min(Duration::from_secs(3600)), pods.changed()).await {
+                return Err(self.over(node, "the watch of the tracer's pod ended"));
+            }
+        }
+    }
+
+    /// Resolves when the Job's pod runs no longer, with the reason.
+    pub async fn ended(&self, job: &str, node: &str) -> TracerError {
+        let mut pods = self.pods.clone();
+        loop {
+            match pods.borrow_and_update().get(job) {
+                Some(Seen::Gone) => return self.over(node, "the tracer's pod was deleted by someone else"),
+                Some(Seen::There(pod)) => {
+                    if let State::Over(why) = diagnose::state(pod) {
+                        return self.over(node, &why);
+                    }
+                }
+                None => {}
+            }
+            if pods.changed().await.is_err() {
+                return self.over(node, "the watch of the tracer's pod ended");
+            }
+        }
+    }
+
+    fn over(&self, node: &str, why: &str) -> TracerError {
+        TracerError::Over { node: node.to_owned(), why: why.to_owned() }
+    }
+
+    async fn late(&self, job: &str, node: &str, has_pod: bool) -> TracerError {
+        let node = node.to_owned();
+        if has_pod {
+            return TracerError::Ignored { node };
+        }
+        let events: Api<Event> = Api::namespaced(self.cluster.client.clone(), self.namespace());
+        let events = events.list(&ListParams::default().fields(&format!("involvedObject.name={job}"))).await;
+        let why = events.ok().and_then(|events| diagnose::without_pod(&events.items));
+        let why = why.unwrap_or_else(|| "does the cluster's Job controller run?".to_owned());
+        TracerError::NoPod { node, job: job.to_owned(), namespace: self.namespace().to_owned(), why }
+    }
+
+    /// Removes all that was made, and waits for its end. May be called again.
+    pub async fn remove(&self) -> Result<(), TracerError> {
+        let made = self.made.load(Ordering::Relaxed);
+        if made == 0 {
+            return Ok(());
+        }
+        let names: Vec<_> = (0..made).map(|number| self.template.job_name(number)).collect();
+        futures::future::join_all(names.iter().map(|name| self.delete(name))).await.into_iter().collect::<Result<(), _>>()?;
+        let session = &self.template.session;
+        let params = ListParams::default().labels(&format!("{SESSION}={session}"));
+        let api: Api<Pod> = Api::namespaced(self.cluster.client.clone(), self.namespace());
+        let begun = Instant::now();
+        loop {
+            let left = api.list_metadata(&params).await.map_err(|error| self.explain("waiting for the tracers' end", error))?;
+            if left.items.is_empty() {
+                return Ok(());
+            }
+            if begun.elapsed() > GONE_WITHIN {
+                return Err(TracerError::StillThere { session: session.clone(), namespace: self.namespace().to_owned() });
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), ApiError> {
+        let api: Api<Job> = Api::namespaced(self.cluster.client.clone(), self.namespace());
+        match api.delete(name, &DeleteParams::background()).await {
+            Ok(_) => Ok(()),
+            Err(error) => match self.explain(format!("removing the Job {}/{name}", self.namespace()), error) {
+                error if error.is_not_found() => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+}
+
+async fn dry_run(cluster: &Cluster, template: &Template, node: &str) -> Result<(), TracerError> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &template.namespace);
+    let params = PostParams { dry_run: true, ..PostParams::default() };
+    let doing = || format!("checking whether a tracer may run in namespace {}", template.namespace);
+    let tried = pods.create(&params, &template.pod(0, node)?).await;
+    tried.map_err(|error| cluster.explain(doing(), error).in_namespace(&template.namespace))?;
+    Ok(())
+}
+
+async fn watch_pods(cluster: Cluster, namespace: String, session: String, seen: watch::Sender<Pods>) {
+    let api: Api<Pod> = Api::namespaced(cluster.client, &namespace);
+    let config = watcher::Config::default().labels(&format!("{SESSION}={session}"));
+    let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+    let mut listed: Vec<String> = Vec::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Apply(pod)) => seen.send_modify(|seen| put(seen, pod)),
+            Ok(watcher::Event::Delete(pod)) => seen.send_modify(|seen| {
+                seen.insert(job_of(&pod), Seen::Gone);
+            }),
+            Ok(watcher::Event::Init) => listed.clear(),
+            Ok(watcher::Event::InitApply(pod)) => {
+                listed.push(job_of(&pod));
+                seen.send_modify(|seen| put(seen, pod));
+            }
+            Ok(watcher::Event::InitDone) => seen.send_modify(|seen| {
+                for (job, pod) in seen {
+                    if !listed.contains(job) {
+                        *pod = Seen::Gone;
+                    }
+                }
+            }),
+            // The watcher tries again by itself.
+            Err(_) => {}
+        }
+    }
+}
+
+fn put(seen: &mut Pods, pod: Pod) {
+    seen.insert(job_of(&pod), Seen::There(Arc::new(pod)));
+}
+
+fn job_of(pod: &Pod) -> String {
+    let labels = pod.labels();
+    labels.get("batch.kubernetes.io/job-name").or_else(|| labels.get("job-name")).cloned().unwrap_or_default()
+}
