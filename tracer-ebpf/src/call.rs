@@ -5,7 +5,7 @@ use knark_abi::{Call, Header, Inode, PathPart, text, walk as found};
 use crate::{
     file,
     kernel::{self, read_user},
-    maps::Scratch,
+    maps::{self, Scratch},
     record::Out,
     walk::walk,
 };
@@ -63,10 +63,11 @@ pub unsafe fn append(s: *mut Scratch, part: *mut PathPart, given: Given, before:
         if given.dir != Call::TEXT && (itself || first != Some(b'/')) {
             let dir = if given.dir == Call::CWD { -100 } else { argument(s, given.dir) as i32 };
             let task = kernel::current();
+            // nothing was walked, if there is nothing
             (*part).walked_flags = found::NONE;
             if let Some(place) = file::directory(task, dir) {
                 let w = &raw mut (*s).walk;
-                walk(w, task, place.mnt, place.dentry);
+                walk(s, maps::CALL, task, place.mnt, place.dentry);
                 (*part).walked_len = Out::walked(out, w);
                 (*part).walked_flags = (*w).flags;
                 if itself && let Some((head, to)) = before {

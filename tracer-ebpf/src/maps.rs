@@ -73,3 +73,14 @@ pub static SCRATCH_EXEC: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1,
 /// For control groups.
 #[map]
 pub static SCRATCH_CGROUP: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Numbers of scratch memory.
+pub const CALL: u32 = 0;
+/// For execs.
+pub const EXEC: u32 = 1;
+
+/// The scratch memory of that number on this CPU, of those in which paths are walked.
+#[inline(always)]
+pub fn scratch(number: u32) -> Option<*mut Scratch> {
+    if number == EXEC { SCRATCH_EXEC.get_ptr_mut(0) } else { SCRATCH_CALL.get_ptr_mut(0) }
+}

@@ -1,12 +1,15 @@
 //! The full path of a file, from its dentry up to the root of the current process, without `bpf_d_path` (which
 //! tracepoints may not call).
 //!
-//! The path grows from right to left. All state lies in a map value and none on the stack, so that the verifier finds the
-//! iterations of the loop to differ in nothing but their count.
+//! The path grows from right to left. All state lies in a map value and none on the stack, so that a step needs to know
+//! nothing but where that is.
 
 use knark_abi::walk as found;
 
-use crate::kernel::{self, field, offset, read};
+use crate::{
+    kernel::{self, field, offset, read},
+    maps::{self, Scratch},
+};
 
 /// Components and crossed mounts.
 const STEPS: u32 = 128;
@@ -41,6 +44,18 @@ struct Link {
     hash: u32,
     len: u32,
     name: u64,
+}
+
+/// One step up in the walk of that scratch memory; 0 if there is another one to take.
+///
+/// A function with global linkage and numbers for arguments: the verifier looks at it once, not at each turn of the loop
+/// that calls it, or loading would take seconds.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn knark_step(scratch: u32) -> u32 {
+    let Some(s) = maps::scratch(scratch) else { return 1 };
+    // SAFETY: `s` is this CPU's own scratch memory.
+    u32::from(unsafe { step(&raw mut (*s).walk) })
 }
 
 /// One step up; true at the end.
@@ -91,14 +106,15 @@ unsafe fn step(w: *mut Walk) -> bool {
     }
 }
 
-/// Walks from a dentry in a mount up to the root of `task`.
+/// Walks from a dentry in a mount up to the root of `task`, in the walk of that scratch memory.
 ///
 /// # Safety
-/// `w` must be valid, as a map's value is.
+/// `s` must be valid, and be what [`maps::scratch`] gives for `scratch`.
 #[inline(always)]
-pub unsafe fn walk(w: *mut Walk, task: u64, mnt: u64, dentry: u64) {
+pub unsafe fn walk(s: *mut Scratch, scratch: u32, task: u64, mnt: u64, dentry: u64) {
     // SAFETY: by this function's contract.
     unsafe {
+        let w = &raw mut (*s).walk;
         let root = field!(task, task_fs).unwrap_or(0) + offset!(fs_root);
         (*w).mnt = mnt;
         (*w).dentry = dentry;
@@ -109,7 +125,7 @@ pub unsafe fn walk(w: *mut Walk, task: u64, mnt: u64, dentry: u64) {
         (*w).pos = END;
         (*w).flags = found::TRUNC;
         for _ in 0..STEPS {
-            if step(w) {
+            if knark_step(scratch) != 0 {
                 break;
             }
         }

@@ -123,7 +123,7 @@ fn file<'a>(head: &'a bpf::Head, process: u32, comm: &[u8], op: FileOp, result: 
         size: None,
         xattr: b"",
         thread: if head.tid != head.tgid && head.comm() != comm { head.comm() } else { b"" },
-        syscall: call.name(),
+        syscall: bpf::call_name(call),
     }
 }
 

@@ -36,7 +36,11 @@ fn run() -> anyhow::Result<()> {
         match argument {
             Value(value) if verb.is_none() => verb = Some(value.string()?),
             Long("key") => key = Some(public_key(&parser.value()?.string()?)?),
-            Long("grace") => grace = Duration::from_secs(parser.value()?.parse()?),
+            Long("grace") => {
+                let value = parser.value()?.string()?;
+                let seconds = value.strip_suffix('s').unwrap_or(&value);
+                grace = Duration::from_secs(seconds.parse().context("--grace: seconds, such as 10s")?);
+            }
             Long("help") | Short('h') => {
                 print!("{USAGE}");
                 return Ok(());
@@ -49,7 +53,7 @@ fn run() -> anyhow::Result<()> {
         (Some("local"), Some(key)) => knark_tracer::local::run(key),
         (Some("serve" | "local"), None) => bail!("--key is missing\n\n{USAGE}"),
         (Some("connect"), _) => knark_tracer::connect::run(),
-        (Some("doctor"), _) => knark_tracer::doctor::run(),
+        // doctor
         (Some("version"), _) => {
             println!("knark-tracer {} (protocol {})", env!("CARGO_PKG_VERSION"), knark_specs::PROTOCOL);
             Ok(())

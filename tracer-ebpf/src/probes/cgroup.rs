@@ -1,6 +1,6 @@
 //! Control groups come and go. A new one inherits its parent's verdict here in the kernel, before anything runs in it.
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use knark_abi::{CgroupBody, kind, scope, verdict};
 
 use crate::{
@@ -11,15 +11,15 @@ use crate::{
 };
 
 /// match-proto: cgroup_mkdir(struct cgroup *cgrp, const char *path)
-#[btf_tracepoint(function = "cgroup_mkdir")]
-pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
+#[raw_tracepoint(tracepoint = "cgroup_mkdir")]
+pub fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
     report(ctx.arg(0), ctx.arg(1), kind::CGROUP_MKDIR);
     0
 }
 
 /// match-proto: cgroup_rmdir(struct cgroup *cgrp, const char *path)
-#[btf_tracepoint(function = "cgroup_rmdir")]
-pub fn cgroup_rmdir(ctx: BtfTracePointContext) -> i32 {
+#[raw_tracepoint(tracepoint = "cgroup_rmdir")]
+pub fn cgroup_rmdir(ctx: RawTracePointContext) -> i32 {
     report(ctx.arg(0), ctx.arg(1), kind::CGROUP_RMDIR);
     0
 }

@@ -1,6 +1,6 @@
 //! A process has replaced its program.
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use knark_abi::{
     ANCESTORS, ARGS_BYTES, ARGS_CHUNK, ARGS_INLINE, Ancestor, ArgsBody, ExecBody, Header, Inode, kind, mark,
     scope as conditions, walk as found,
@@ -10,7 +10,7 @@ use crate::{
     file::{self, Place},
     head,
     kernel::{self, config, field, offset, read},
-    maps::{EXES, SCRATCH_EXEC, Scratch, TGIDS},
+    maps::{self, EXES, SCRATCH_EXEC, Scratch, TGIDS},
     record::{self, Out},
     scope,
     walk::{Walk, walk},
@@ -19,8 +19,8 @@ use crate::{
 /// match-proto: sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
 ///
 /// The new program's memory, name and credentials are in place; none of its instructions has run.
-#[btf_tracepoint(function = "sched_process_exec")]
-pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     exec(ctx.arg(0), ctx.arg::<u64>(1) as u32, ctx.arg(2));
     0
 }
@@ -45,7 +45,7 @@ fn exec(task: u64, old_tid: u32, bprm: u64) -> Option<()> {
         for i in 0..2u8 {
             let place = if i == 0 { Some(exe) } else { file::working_directory(task) };
             let Some(Place { mnt, dentry }) = place else { break };
-            walk(w, task, mnt, dentry);
+            walk(s, maps::EXEC, task, mnt, dentry);
             if i == 0 && by_exe {
                 remember(s);
                 verdict = scope::admit()?;

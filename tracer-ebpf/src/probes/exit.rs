@@ -1,6 +1,6 @@
 //! A thread ends: what was kept for it goes, and of the last one of a process the exit is reported.
 
-use aya_ebpf::{macros::btf_tracepoint, maps::HashMap, programs::BtfTracePointContext};
+use aya_ebpf::{macros::raw_tracepoint, maps::HashMap, programs::RawTracePointContext};
 use knark_abi::{ExitBody, Header, INFLIGHT_SMALL, PathBody, RECORD_BYTES, feature, kind, mark, scope};
 
 use crate::{
@@ -16,8 +16,8 @@ const GROUP_EXIT: u32 = 4;
 const NEW: u64 = 1;
 
 /// match-proto: sched_process_exit(struct task_struct *p)
-#[btf_tracepoint(function = "sched_process_exit")]
-pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn process_exit(ctx: RawTracePointContext) -> i32 {
     // SAFETY: the sizes are those of the maps' values.
     unsafe {
         if !unfinished(&INFLIGHT, INFLIGHT_SMALL as u64) {

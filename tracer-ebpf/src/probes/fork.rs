@@ -1,6 +1,6 @@
 //! A new process inherits the conditions that its parent meets. Loaded only where processes are a condition.
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use knark_abi::kind;
 
 use crate::{kernel::field, maps::TGIDS, record};
@@ -8,8 +8,8 @@ use crate::{kernel::field, maps::TGIDS, record};
 /// match-proto: sched_process_fork(struct task_struct *parent, struct task_struct *child)
 ///
 /// The child hasn't run yet.
-#[btf_tracepoint(function = "sched_process_fork")]
-pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+pub fn process_fork(ctx: RawTracePointContext) -> i32 {
     inherit(ctx.arg(0), ctx.arg(1));
     0
 }

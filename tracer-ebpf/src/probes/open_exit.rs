@@ -9,7 +9,7 @@ use knark_abi::{Call, Op, OpenBody, kind, mark, text, walk as found};
 use crate::{
     file, head,
     kernel::{self, offset, read_user},
-    maps::{SCRATCH_CALL, Scratch},
+    maps::{self, SCRATCH_CALL, Scratch},
     record::{self, Out},
     scope,
     walk::walk,
@@ -81,12 +81,16 @@ fn open(nr: u32, result: i64, verdict: u8) -> Option<()> {
                 (*head).marks |= mark::FD_EMPTY;
             }
         }
-        if from.is_none() && with_name && read_user::<u8>(name) != Some(b'/') {
-            from = file::directory(task, (*body).dirfd);
+        if from.is_none() && with_name {
+            if read_user::<u8>(name) == Some(b'/') {
+                (*body).walked_flags = 0;
+            } else {
+                from = file::directory(task, (*body).dirfd);
+            }
         }
         if let Some(place) = from {
             let w = &raw mut (*s).walk;
-            walk(w, task, place.mnt, place.dentry);
+            walk(s, maps::CALL, task, place.mnt, place.dentry);
             (*body).walked_len = Out::walked(out, w);
             (*body).walked_flags = (*w).flags;
         }

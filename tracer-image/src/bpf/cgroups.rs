@@ -63,9 +63,15 @@ pub(super) fn enumerator(controller: &str) -> Option<&'static str> {
     V1.iter().find(|(name, _)| *name == controller).map(|(_, enumerator)| *enumerator)
 }
 
-/// The hierarchy to use on this machine.
+/// The hierarchy to use on this machine, through the first process's root: a pod's own mounts show the pod's part alone.
 pub fn hierarchy() -> io::Result<Hierarchy> {
-    choose(&fs::read("/proc/self/mountinfo")?, &fs::read("/proc/self/cgroup")?)
+    let proc_cgroup = fs::read("/proc/self/cgroup")?;
+    let host = fs::read("/proc/1/mountinfo").and_then(|mounts| choose(&mounts, &proc_cgroup)).and_then(|mut hierarchy| {
+        let inside = hierarchy.mount.strip_prefix("/").unwrap_or(&hierarchy.mount);
+        hierarchy.mount = Path::new("/proc/1/root").join(inside);
+        id_of(&hierarchy.mount).map(|_| hierarchy)
+    });
+    host.or_else(|_| choose(&fs::read("/proc/self/mountinfo")?, &proc_cgroup))
 }
 
 /// The kernfs id of a control group's folder: the kernel makes it the inode's number.
@@ -116,8 +122,8 @@ impl Mount {
             return None;
         }
         let (root, folder) = (before.nth(3)?, before.next()?);
-        // a part of a hierarchy, bound elsewhere, is of no use
-        if root != b"/" {
+        // A part of a hierarchy, bound elsewhere, is of no use. Seen from a cgroup namespace, the whole is `/../..`.
+        if !root.split(|b| *b == b'/').all(|part| part.is_empty() || part == b"..") {
             return None;
         }
         Some(Mount {

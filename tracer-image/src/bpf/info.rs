@@ -11,7 +11,7 @@ pub(super) fn missed(ebpf: &Ebpf) -> Option<u64> {
     for (_, program) in ebpf.programs() {
         let fd = match program {
             Program::TracePoint(program) => program.fd(),
-            Program::BtfTracePoint(program) => program.fd(),
+            Program::RawTracePoint(program) => program.fd(),
             _ => continue,
         };
         if let Ok(fd) = fd {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::{
-    Btf as LoaderBtf, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
+    Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     maps::{HashMap, MapError as LoaderMapError},
     programs::{Program, ProgramError},
 };
@@ -33,8 +33,8 @@ pub(super) struct Loaded {
     pub(super) probes: Vec<ProbeStatus>,
 }
 
-/// A typed tracepoint and its program.
-struct Typed {
+/// One of the kernel's own tracepoints, and its program.
+struct Internal {
     program: &'static str,
     tracepoint: &'static str,
     wanted: bool,
@@ -46,18 +46,19 @@ struct Typed {
 pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<Loaded, AttachError> {
     let path = options.btf.as_deref().unwrap_or(btf::KERNEL.as_ref());
     let no_btf = |e| AttachError::NoBtf(path.to_owned(), e);
-    let btf = Btf::file(path).map_err(no_btf)??;
+    // The loader reads the kernel's types too, needlessly; meanwhile, read our own way.
+    let (btf, mut loader) = thread::scope(|scope| {
+        let loader = scope.spawn(EbpfLoader::new);
+        let btf = Btf::file(path);
+        (btf, loader.join().unwrap_or_else(|_| EbpfLoader::new()))
+    });
+    loader.btf(None);
+    let btf = btf.map_err(no_btf)??;
     let offsets = offsets::of(&btf)?;
     let config = config(options, &btf, hierarchy)?;
     let calls = calls::table();
-    let loader_btf = LoaderBtf::parse_file(path, aya::Endianness::default())
-        .map_err(|e| AttachError::Failed { what: "the kernel's BTF can't be read".into(), source: e.into() })?;
-
     let by_tgid = config.scope & (scope::TGID | scope::EXE) != 0;
-    let mut loader = EbpfLoader::new();
     loader
-        // without this, the loader parses the BTF once more
-        .btf(Some(&loader_btf))
         .verifier_log_level(VerifierLogLevel::DISABLE)
         .override_global("CONFIG", bytes_of(&config), true)
         .override_global("OFFSETS", bytes_of(&offsets), true)
@@ -78,17 +79,17 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
     let mut ebpf = loader.load(OBJECT).map_err(|e| loading("loading the eBPF maps", e))?;
     fill(&mut ebpf, options)?;
 
-    let typed = [
-        Typed { program: "process_exec", tracepoint: "sched_process_exec", wanted: options.events.exec || config.scope & scope::EXE != 0, needed: true },
-        Typed { program: "process_fork", tracepoint: "sched_process_fork", wanted: by_tgid, needed: true },
-        Typed { program: "process_exit", tracepoint: "sched_process_exit", wanted: options.events.exit || options.events.file || by_tgid, needed: options.events.exit },
-        Typed { program: "cgroup_mkdir", tracepoint: "cgroup_mkdir", wanted: options.scope.cgroups, needed: true },
-        Typed { program: "cgroup_rmdir", tracepoint: "cgroup_rmdir", wanted: options.scope.cgroups, needed: false },
+    let internal = [
+        Internal { program: "process_exec", tracepoint: "sched_process_exec", wanted: options.events.exec || config.scope & scope::EXE != 0, needed: true },
+        Internal { program: "process_fork", tracepoint: "sched_process_fork", wanted: by_tgid, needed: true },
+        Internal { program: "process_exit", tracepoint: "sched_process_exit", wanted: options.events.exit || options.events.file || by_tgid, needed: options.events.exit },
+        Internal { program: "cgroup_mkdir", tracepoint: "cgroup_mkdir", wanted: options.scope.cgroups, needed: true },
+        Internal { program: "cgroup_rmdir", tracepoint: "cgroup_rmdir", wanted: options.scope.cgroups, needed: false },
     ];
-    verify(&mut ebpf, &typed, options.events.file, &loader_btf)?;
+    verify(&mut ebpf, &internal, options.events.file)?;
     let mut loaded = Loaded { ebpf, enters: Vec::new(), exits: Vec::new(), probes: Vec::new() };
-    for probe in typed.iter().filter(|probe| probe.wanted) {
-        attach_typed(&mut loaded, probe, &btf)?;
+    for probe in internal.iter().filter(|probe| probe.wanted) {
+        attach_internal(&mut loaded, probe)?;
     }
     if options.events.file {
         attach_calls(&mut loaded)?;
@@ -169,19 +170,19 @@ where
 
 /// Hands the programs to the kernel's verifier, which takes most of the time that loading takes: at once, on as many
 /// CPUs as there are.
-fn verify(ebpf: &mut Ebpf, typed: &[Typed], files: bool, btf: &LoaderBtf) -> Result<(), AttachError> {
+fn verify(ebpf: &mut Ebpf, internal: &[Internal], files: bool) -> Result<(), AttachError> {
     let outcomes: Vec<(String, Result<(), ProgramError>)> = thread::scope(|scope| {
         let mut threads = Vec::new();
         for (name, program) in ebpf.programs_mut() {
             let name = name.to_owned();
-            let typed = typed.iter().find(|probe| probe.program == name);
-            if !typed.map_or(files, |probe| probe.wanted) {
+            let internal = internal.iter().find(|probe| probe.program == name);
+            if !internal.map_or(files, |probe| probe.wanted) {
                 continue;
             }
             threads.push((
                 name,
-                scope.spawn(move || match (program, typed) {
-                    (Program::BtfTracePoint(program), Some(probe)) => program.load(probe.tracepoint, btf),
+                scope.spawn(move || match (program, internal) {
+                    (Program::RawTracePoint(program), Some(_)) => program.load(),
                     (Program::TracePoint(program), None) => program.load(),
                     _ => Err(ProgramError::UnexpectedProgramType),
                 }),
@@ -195,23 +196,21 @@ fn verify(ebpf: &mut Ebpf, typed: &[Typed], files: bool, btf: &LoaderBtf) -> Res
     outcomes.into_iter().try_for_each(|(name, outcome)| outcome.map_err(|e| verdict(&name, e)))
 }
 
-fn attach_typed(loaded: &mut Loaded, probe: &Typed, btf: &Btf) -> Result<(), AttachError> {
-    let mut status = |state| {
-        let name = probe.tracepoint.to_owned();
-        loaded.probes.push(ProbeStatus { name, tier: Tier::Portable, state });
+fn attach_internal(loaded: &mut Loaded, probe: &Internal) -> Result<(), AttachError> {
+    let outcome = match loaded.ebpf.program_mut(probe.program) {
+        Some(Program::RawTracePoint(program)) => program.attach(probe.tracepoint).map(drop),
+        _ => Err(ProgramError::UnexpectedProgramType),
     };
-    if btf.tracepoint(probe.tracepoint).is_none() {
-        status(ProbeState::Missing(Missing::Unsupported, "not supported by this kernel".into()));
-    } else {
-        let attached = match loaded.ebpf.program_mut(probe.program) {
-            Some(Program::BtfTracePoint(program)) => program.attach().map(drop),
-            _ => Err(ProgramError::UnexpectedProgramType),
-        };
-        match attached {
-            Ok(()) => status(ProbeState::Attached),
-            Err(e) => status(ProbeState::Missing(Missing::Forbidden, e.to_string())),
+    let missing = |why, reason| ProbeState::Missing(why, reason);
+    let state = match outcome {
+        Ok(()) => ProbeState::Attached,
+        Err(ProgramError::SyscallError(e)) if e.io_error.kind() == io::ErrorKind::NotFound => {
+            missing(Missing::Unsupported, UNSUPPORTED.into())
         }
-    }
+        Err(ProgramError::SyscallError(e)) => missing(Missing::Forbidden, format!("forbidden: {e}")),
+        Err(e) => missing(Missing::Forbidden, e.to_string()),
+    };
+    loaded.probes.push(ProbeStatus { name: probe.tracepoint.to_owned(), tier: Tier::Portable, state });
     match loaded.probes.last() {
         Some(last) if probe.needed && !last.attached() => Err(AttachError::Missing(last.clone())),
         _ => Ok(()),
@@ -253,6 +252,8 @@ fn attach_calls(loaded: &mut Loaded) -> Result<(), AttachError> {
     }
 }
 
+const UNSUPPORTED: &str = "not supported by this kernel";
+
 fn attach(
     events: &Events,
     which: &str,
@@ -265,7 +266,7 @@ fn attach(
     }
     match events.id(&format!("{which}_{name}", name = call.name)) {
         Ok(Some(id)) => link::tracepoint(id, program).map_err(|e| refused(&e)),
-        Ok(None) => Err(unsupported("not supported by this kernel")),
+        Ok(None) => Err(unsupported(UNSUPPORTED)),
         Err(e) => Err(refused(&e)),
     }
 }

@@ -228,7 +228,7 @@ impl Probes {
         close(&mut self.enters);
         close(&mut self.exits);
         for (_, program) in self.ebpf.programs_mut() {
-            if let aya::programs::Program::BtfTracePoint(program) = program {
+            if let aya::programs::Program::RawTracePoint(program) = program {
                 // one that was never loaded has nothing to unload
                 let _ = program.unload();
             }
