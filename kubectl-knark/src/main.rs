@@ -1,3 +1,19 @@
 //! `kubectl knark`: what pods execute and which files they touch, live, with nothing installed in the cluster.
 
-fn main() {}
+mod cli;
+mod cluster;
+mod commands;
+mod connection;
+mod exit;
+mod filter;
+mod local;
+mod pipeline;
+mod record;
+mod render;
+mod signals;
+mod source;
+
+fn main() -> std::process::ExitCode {
+    let cli = cli::parse();
+    commands::run(cli.command).unwrap_or_else(|error| exit::report(&error)).into()
+}

@@ -65,6 +65,13 @@ impl Assembler {
         self.realtime_offset_ns = realtime_offset_ns;
     }
 
+    /// Takes over a newly measured difference of the clocks.
+    pub fn set_clock_offset(&mut self, clock_offset_ns: i64) {
+        if self.node.clock_offset_ns != clock_offset_ns {
+            Arc::make_mut(&mut self.node).clock_offset_ns = clock_offset_ns;
+        }
+    }
+
     /// Adds what the API server knows of a pod, for events from now on.
     pub fn set_pod(&mut self, pod: frame::Pod) {
         for contained in self.containers.iter_mut().flatten() {

@@ -116,6 +116,11 @@ impl Decoder {
         }
     }
 
+    /// How many bytes were pushed and belong to no message so far.
+    pub fn pending(&self) -> usize {
+        self.pending.len() - self.consumed
+    }
+
     /// Whether bytes are left that make no whole packet: at the end of a stream, it was cut.
     pub fn is_inside_packet(&self) -> bool {
         self.consumed < self.pending.len()

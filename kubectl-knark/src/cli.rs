@@ -1,0 +1,44 @@
+//! The command line: what the user typed. What it means is each command's own matter.
+
+use std::{ffi::OsString, path::Path};
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{complete, completion, replay, schema, trace, version};
+
+/// What kubectl looks for in PATH when it completes the plugin's arguments.
+const COMPLETER: &str = "kubectl_complete-knark";
+
+/// See what pods execute and which files they touch, live
+///
+/// Nothing is installed in the cluster: a tracer pod runs on each node that matters, for as long as the command does.
+#[derive(Debug, Parser)]
+#[command(name = "kubectl-knark", bin_name = "kubectl knark", version, max_term_width = 110)]
+#[command(disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Trace(Box<trace::Args>),
+    Replay(replay::Args),
+    Schema(schema::Args),
+    Version(version::Args),
+    Completion(completion::Args),
+    #[command(name = "__complete", hide = true)]
+    Complete(complete::Args),
+}
+
+/// Reads the command line. Wrong usage, `--help` and `--version` end the process here.
+pub fn parse() -> Cli {
+    let mut args: Vec<OsString> = std::env::args_os().collect();
+    let name = args.first().and_then(|program| Path::new(program).file_stem()).map(ToOwned::to_owned);
+    if name.is_some_and(|name| name == COMPLETER) {
+        args.splice(1..1, ["__complete".into()]);
+    }
+    Cli::parse_from(args)
+}

@@ -1,0 +1,128 @@
+//! `kubectl knark replay`: a recording through the same pipeline as a live trace.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::PathBuf,
+};
+
+use anyhow::Context as _;
+use knark_specs::{frame::Up, packet::Recorded};
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    exit::Exit,
+    filter::Filter,
+    pipeline::{self, Options},
+    record::{self, Recording},
+    render::OutputFlags,
+    signals,
+    source::Input,
+};
+
+/// Show a recording that trace --record made
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  # As the trace would have shown it
+  kubectl knark replay rec.knark
+
+  # What one pod executed, as JSON
+  kubectl knark replay rec.knark --on exec -n prod --pod web -o json
+
+  # From standard input
+  xz -dc rec.knark.xz | kubectl knark replay -")]
+pub struct Args {
+    /// The recording; - is standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Show at most this many events
+    #[arg(long, value_name = "N")]
+    max_events: Option<u64>,
+    #[command(flatten)]
+    output: OutputFlags,
+    #[command(flatten)]
+    filter: Filter,
+}
+
+/// Shows the recording.
+pub async fn run(args: Args) -> anyhow::Result<Exit> {
+    let doing = || format!("replaying {}", args.file.display());
+    let from: Box<dyn Read + Send> = if args.file.as_os_str() == "-" {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(&args.file).with_context(doing)?)
+    };
+    let recording = Recording::open(from).with_context(doing)?;
+    let mut signals = signals::listen()?;
+    let (stop, stopped) = watch::channel(false);
+    let (sink, mut inputs) = mpsc::channel(16);
+    let reader = tokio::task::spawn_blocking(move || play(recording, &sink, &stopped));
+
+    // The first word tells where the recording was made.
+    let first = tokio::select! {
+        first = inputs.recv() => first,
+        Some(()) = signals.recv() => return Ok(Exit::Interrupted),
+    };
+    let local = matches!(&first, Some(Input::Node { name, .. }) if name.is_empty());
+    let options = Options {
+        render: OutputFlags { many_namespaces: args.filter.namespaces.len() != 1, ..args.output.clone() }.renderer(),
+        filter: args.filter.clone(),
+        max_events: args.max_events,
+        duration: None,
+        recorder: None,
+        live: false,
+        local,
+    };
+    let ended = pipeline::run(first, inputs, &stop, &mut signals, options).await?;
+    let exit = ended.finish(&mut signals).await?;
+    // A reader that waits for input which never comes is left alone.
+    if !*stop.borrow() {
+        reader.await?.with_context(doing)?;
+    }
+    Ok(exit)
+}
+
+/// Says what the recording says, until it ends or nobody listens.
+fn play(mut recording: Recording<impl Read>, sink: &mpsc::Sender<Input>, stopped: &watch::Receiver<bool>) -> anyhow::Result<()> {
+    let mut nodes = Vec::new();
+    let mut played = Ok(());
+    while !*stopped.borrow() {
+        let input = match recording.next() {
+            Ok(None) => break,
+            Ok(Some(Recorded::Node { number, clock_offset_ns, .. })) if nodes.contains(&number) => {
+                Input::Clock { node: number, offset_ns: clock_offset_ns }
+            }
+            Ok(Some(Recorded::Node { number, name, clock_offset_ns })) => {
+                anyhow::ensure!(nodes.len() < 100_000 && number < 100_000, "the recording is damaged: node number {number}");
+                nodes.push(number);
+                let _ = sink.blocking_send(Input::Node { node: number, name });
+                Input::Clock { node: number, offset_ns: clock_offset_ns }
+            }
+            Ok(Some(Recorded::Up { node, .. })) if !nodes.contains(&node) => {
+                played = Err(anyhow::anyhow!("the recording is damaged: node number {node} has no name"));
+                break;
+            }
+            Ok(Some(Recorded::Up { node, message: Up::Batch(batch) })) => match record::pods_in(&batch) {
+                Some(pods) => {
+                    for pod in pods {
+                        let _ = sink.blocking_send(Input::Pod(pod));
+                    }
+                    continue;
+                }
+                None => Input::Up { node, message: Up::Batch(batch) },
+            },
+            Ok(Some(Recorded::Up { node, message })) => Input::Up { node, message },
+            Err(error) => {
+                played = Err(error.into());
+                break;
+            }
+        };
+        if sink.blocking_send(input).is_err() {
+            break;
+        }
+    }
+    for node in nodes {
+        let _ = sink.blocking_send(Input::Gone { node, error: None });
+    }
+    played
+}

@@ -1,0 +1,50 @@
+//! Exit statuses, as the README lists them.
+
+use std::process::ExitCode;
+
+use crate::render::escape;
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It did what was asked.
+    Done,
+    /// It could not.
+    Failed,
+    /// It was asked wrongly.
+    Usage,
+    /// It did what was asked, but events were lost.
+    Lost,
+    /// It was interrupted before there was anything to show.
+    Interrupted,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Lost => 3,
+            Exit::Interrupted => 130,
+        })
+    }
+}
+
+/// The command line can't be meant as it stands.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(String);
+
+impl UsageError {
+    /// As an error of a command.
+    pub fn because(text: impl Into<String>) -> anyhow::Error {
+        Self(text.into()).into()
+    }
+}
+
+/// Tells the user what went wrong, with its causes, and which status that makes.
+pub fn report(error: &anyhow::Error) -> Exit {
+    eprintln!("error: {}", escape::lines(&format!("{error:#}")));
+    if error.is::<UsageError>() { Exit::Usage } else { Exit::Failed }
+}

@@ -1,0 +1,115 @@
+//! One node's part of a trace: its definitions, its clock and its counts.
+
+use std::collections::BTreeMap;
+
+use knark_specs::{
+    assemble::Assembler,
+    event::{self, NodeSums},
+    frame::{Hello, Stage, Status},
+};
+
+/// What the plugin knows of a node.
+#[derive(Debug, Default)]
+pub struct Node {
+    /// Its name; empty in local mode until the tracer says it.
+    pub name: String,
+    /// There from the first Hello on.
+    pub assembler: Option<Assembler>,
+    /// Its clock minus this machine's.
+    pub clock_offset_ns: i64,
+    /// The last counters that it sent.
+    pub status: Status,
+    /// Events that arrived.
+    pub received: u64,
+    /// Events that the renderer was given.
+    pub shown: u64,
+    /// Events that arrived and that nobody wanted: a replay's filter, or beyond `--max-events`.
+    pub discarded: u64,
+    /// It said goodbye; its counters are final.
+    pub said_bye: bool,
+    /// Its stream is over.
+    pub gone: bool,
+}
+
+impl Node {
+    /// Takes the tracer's introduction. One that reconnects introduces itself again, and its definitions go on.
+    pub fn greet(&mut self, hello: &Hello) {
+        if self.name.is_empty() {
+            self.name.clone_from(&hello.hostname);
+        }
+        let node = event::Node { name: self.name.clone(), clock_offset_ns: self.clock_offset_ns };
+        self.status.realtime_offset_ns = hello.realtime_offset_ns;
+        match &mut self.assembler {
+            Some(assembler) => assembler.set_realtime_offset(hello.realtime_offset_ns),
+            None => self.assembler = Some(Assembler::new(node, hello)),
+        }
+    }
+
+    /// Takes newer counters, and the clock with them.
+    pub fn count(&mut self, status: Status) {
+        if let Some(assembler) = &mut self.assembler {
+            assembler.set_realtime_offset(status.realtime_offset_ns);
+        }
+        self.status = status;
+    }
+
+    /// Takes a newly measured clock.
+    pub fn set_clock(&mut self, offset_ns: i64) {
+        self.clock_offset_ns = offset_ns;
+        if let Some(assembler) = &mut self.assembler {
+            assembler.set_clock_offset(offset_ns);
+        }
+    }
+
+    /// A time of its `CLOCK_BOOTTIME` on this machine's clock, in ns since the epoch.
+    pub fn here(&self, boot_ns: u64) -> i64 {
+        let boot_ns = i64::try_from(boot_ns).unwrap_or(i64::MAX);
+        boot_ns.saturating_add(self.status.realtime_offset_ns).saturating_sub(self.clock_offset_ns)
+    }
+
+    /// What became of its events. What the tracer had sent or held and what never arrived was lost on the way, so that
+    /// seen = shown + filtered + lost always holds.
+    pub fn sums(&self) -> NodeSums {
+        let mut lost: BTreeMap<_, _> = self.status.lost.iter().map(|(stage, n)| (stage.name().to_owned(), *n)).collect();
+        let filtered = self.status.filtered + self.discarded;
+        let known = self.shown + filtered + lost.values().sum::<u64>();
+        let seen = self.status.seen.max(known);
+        let missing = seen - known;
+        if missing > 0 {
+            *lost.entry(Stage::Stream.name().to_owned()).or_default() += missing;
+        }
+        NodeSums { node: self.name.clone(), seen, shown: self.shown, filtered, lost, incomplete: !self.said_bye }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lost(stage: &str, n: u64) -> BTreeMap<String, u64> {
+        [(stage.to_owned(), n)].into()
+    }
+
+    #[test]
+    fn sums_add_up() {
+        let status = Status { seen: 10, filtered: 1, sent: 7, lost: vec![(Stage::Ring, 2)], ..Status::default() };
+        let node = Node { received: 7, shown: 4, discarded: 3, said_bye: true, status, ..Node::default() };
+        let want = NodeSums { seen: 10, shown: 4, filtered: 4, lost: lost("ring", 2), ..NodeSums::default() };
+        assert_eq!(node.sums(), want);
+    }
+
+    #[test]
+    fn what_never_arrived_is_lost() {
+        let status = Status { seen: 10, sent: 8, held: 2, ..Status::default() };
+        let node = Node { received: 5, shown: 5, status, ..Node::default() };
+        let want = NodeSums { seen: 10, shown: 5, lost: lost("stream", 5), incomplete: true, ..NodeSums::default() };
+        assert_eq!(node.sums(), want);
+    }
+
+    #[test]
+    fn events_may_arrive_after_the_last_counters() {
+        let status = Status { seen: 3, sent: 3, ..Status::default() };
+        let node = Node { received: 9, shown: 9, status, ..Node::default() };
+        assert_eq!(node.sums(), NodeSums { seen: 9, shown: 9, incomplete: true, ..NodeSums::default() });
+    }
+}

@@ -1,0 +1,72 @@
+//! The end of a trace: what was seen and what became of it.
+
+use std::{fmt::Write as _, time::Duration};
+
+use comfy_table::{CellAlignment, Table, presets};
+use knark_specs::event::{NodeSums, SCHEMA, Summary, SummaryKind, Sums};
+
+use crate::render::escape;
+
+/// Adds up the nodes.
+pub fn of(nodes: Vec<NodeSums>, ran: Duration) -> Summary {
+    let sum = |part: fn(&NodeSums) -> u64| nodes.iter().map(part).sum();
+    let summary = Sums {
+        // A millisecond is as precise as this gets.
+        seconds: (ran.as_secs_f64() * 1e3).round() / 1e3,
+        shown: sum(|n| n.shown),
+        filtered: sum(|n| n.filtered),
+        lost: sum(lost),
+        nodes,
+    };
+    Summary { schema: SCHEMA.into(), kind: SummaryKind::Summary, summary }
+}
+
+/// The summary for a person: a sentence, and a table where there is more to say than that.
+pub fn text(sums: &Sums) -> String {
+    let Sums { seconds, shown, filtered, lost: total, nodes } = sums;
+    let mut text = format!("{shown} events shown, {filtered} filtered, {total} lost");
+    match nodes.as_slice() {
+        [] => {}
+        [node] => {
+            let _ = write!(text, " on {}", escape::cell(&node.node));
+        }
+        nodes => {
+            let _ = write!(text, " on {} nodes", nodes.len());
+        }
+    }
+    let _ = writeln!(text, " in {seconds:.1} s");
+    if *total > 0 || nodes.len() > 1 || nodes.iter().any(|n| n.incomplete) {
+        let _ = writeln!(text, "{}", table(nodes));
+    }
+    text
+}
+
+fn table(nodes: &[NodeSums]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["NODE", "SEEN", "SHOWN", "FILTERED", "LOST", "WHERE"]);
+    for node in nodes {
+        let mut stages: Vec<_> = node.lost.iter().filter(|(_, n)| **n > 0).map(|(stage, n)| format!("{n} {stage}")).collect();
+        if node.incomplete {
+            stages.push("the stream broke off".to_owned());
+        }
+        table.add_row([
+            escape::cell(&node.node).into_owned(),
+            node.seen.to_string(),
+            node.shown.to_string(),
+            node.filtered.to_string(),
+            lost(node).to_string(),
+            stages.join(", "),
+        ]);
+    }
+    for column in table.column_iter_mut() {
+        if (1..=4).contains(&column.index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+fn lost(node: &NodeSums) -> u64 {
+    node.lost.values().sum()
+}

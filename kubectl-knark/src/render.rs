@@ -1,0 +1,104 @@
+//! Events as text, one format per file. Renderers write to memory; the pipeline brings it to standard output.
+
+pub mod escape;
+mod json;
+mod name;
+mod shorten;
+mod style;
+mod table;
+mod times;
+mod words;
+mod yaml;
+
+use std::io::{self, IsTerminal as _};
+
+use knark_specs::{
+    event::{Event, Summary},
+    frame::Pod,
+};
+
+/// A format.
+pub trait Render: Send {
+    /// Called once, before the first event.
+    fn begin(&mut self, _scene: &Scene<'_>, _out: &mut Vec<u8>) {}
+    /// Called for each event.
+    fn event(&mut self, event: &Event, out: &mut Vec<u8>) -> io::Result<()>;
+    /// Called once, after the last event.
+    fn end(&mut self, _summary: &Summary, _out: &mut Vec<u8>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a format may adapt to.
+#[derive(Debug)]
+pub struct Scene<'a> {
+    /// There is no cluster.
+    pub local: bool,
+    /// How many nodes there are.
+    pub nodes: usize,
+    /// The pods known so far.
+    pub pods: &'a [Pod],
+}
+
+/// `-o`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// One line per event, as wide as the terminal
+    #[default]
+    Table,
+    /// One line per event with everything that fits no terminal
+    Wide,
+    /// One JSON object per line (see `kubectl knark schema event`), a summary last
+    Json,
+    /// One YAML document per event, a summary last
+    Yaml,
+    /// Each pod once, as it is first seen; in local mode each process
+    Name,
+}
+
+/// How to show events.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputFlags {
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub output: Format,
+    /// Leave out the header of table and wide
+    #[arg(long)]
+    pub no_headers: bool,
+    /// Add the namespace to each pod: the events are of several
+    #[arg(skip)]
+    pub many_namespaces: bool,
+}
+
+impl OutputFlags {
+    /// The chosen renderer, fit for what standard output is.
+    pub fn renderer(&self) -> Box<dyn Render> {
+        match self.output {
+            Format::Table => Box::new(table::Table::new(self.layout(false))),
+            Format::Wide => Box::new(table::Table::new(self.layout(true))),
+            Format::Json => Box::new(json::Json::default()),
+            Format::Yaml => Box::new(yaml::Yaml::default()),
+            Format::Name => Box::new(name::Name::default()),
+        }
+    }
+
+    fn layout(&self, wide: bool) -> table::Layout {
+        table::Layout {
+            wide,
+            width: (!wide).then(terminal_width).flatten(),
+            header: !self.no_headers,
+            colour: anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never,
+            many_namespaces: self.many_namespaces,
+        }
+    }
+}
+
+/// The terminal's width; `None` where there is none, so that nothing is shortened.
+fn terminal_width() -> Option<usize> {
+    if !io::stdout().is_terminal() {
+        return None;
+    }
+    let told = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    told.or_else(|| terminal_size::terminal_size().map(|(width, _)| width.0.into()))
+}

@@ -1,0 +1,262 @@
+//! `-o table` and `-o wide`: a line per event, in columns that are fixed when the first line is written.
+
+use std::{
+    borrow::Cow,
+    io::{self, Write as _},
+};
+
+use knark_specs::event::{Event, What};
+
+use super::{
+    Scene,
+    escape::{cell, cell_of},
+    shorten,
+    style::{self, DIM, PLAIN, RED, RESET, Style},
+    times::LocalTime,
+    words,
+};
+
+/// Between two columns.
+const GAP: usize = 2;
+/// Less than this is no use for paths: on a narrower terminal lines wrap.
+const LEAST_DETAIL: usize = 20;
+
+/// What the table must fit.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// All there is, nothing shortened.
+    pub wide: bool,
+    /// The terminal's width; `None`: nothing is shortened.
+    pub width: Option<usize>,
+    /// Whether to begin with the names of the columns.
+    pub header: bool,
+    /// Whether to colour.
+    pub colour: bool,
+    /// Whether the pod alone doesn't say enough.
+    pub many_namespaces: bool,
+}
+
+/// The renderer.
+#[derive(Debug)]
+pub struct Table {
+    layout: Layout,
+    columns: Vec<(Column, usize)>,
+    /// Columns left for the detail; `None`: any number.
+    detail: Option<usize>,
+    many_nodes: bool,
+    times: LocalTime,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Column {
+    Time,
+    Milliseconds,
+    Utc,
+    Node,
+    Namespace,
+    Pod,
+    Container,
+    Pid,
+    Ppid,
+    Parent,
+    Uid,
+    Process,
+    ProcessAndPid,
+    Operation,
+    Result,
+}
+
+impl Table {
+    /// A table that lays out its columns when it begins.
+    pub fn new(layout: Layout) -> Self {
+        Self { layout, columns: Vec::new(), detail: None, many_nodes: false, times: LocalTime::default() }
+    }
+
+    /// Fits the columns to the scene and the width.
+    fn lay_out(&mut self, scene: &Scene<'_>) {
+        use Column::{
+            Container, Milliseconds, Namespace, Node, Operation, Parent, Pid, Pod, Ppid, Process, ProcessAndPid, Result, Time, Uid, Utc,
+        };
+        // What is no terminal is given what a comfortable terminal gets.
+        let room = self.layout.width.unwrap_or(100);
+        let pod = |most: usize| {
+            let longest = scene.pods.iter().map(|pod| pod.name.len() + usize::from(self.layout.many_namespaces) * (pod.namespace.len() + 1));
+            longest.max().unwrap_or(most).clamp(8, most)
+        };
+        let local = scene.local;
+        let mut columns = Vec::new();
+        let mut add = |column: Column, width: usize, wanted: bool| {
+            if wanted {
+                columns.push((column, width));
+            }
+        };
+        if self.layout.wide {
+            add(Utc, 24, true);
+            add(Node, 12, !local);
+            add(Namespace, 12, !local);
+            add(Pod, pod(40), !local);
+            add(Container, 12, true);
+            add(Pid, 7, true);
+            add(Ppid, 7, true);
+            add(Parent, 15, true);
+            add(Uid, 5, true);
+            add(Process, 15, true);
+            add(Operation, 10, true);
+            add(Result, 6, true);
+        } else {
+            add(Time, 8, room < 100);
+            add(Milliseconds, 12, room >= 100);
+            add(Node, 12, room >= 150 && !local && scene.nodes > 1);
+            add(Pod, pod(if room < 100 { 16 } else { 28 }), !local);
+            add(Container, 12, room >= 130);
+            add(Pid, 7, room >= 100);
+            add(Uid, 5, room >= if local { 100 } else { 130 });
+            add(ProcessAndPid, 18, room < 100 && local);
+            add(Process, if room < 100 { 10 } else { 15 }, room >= 100 || !local);
+            add(Operation, 10, true);
+        }
+        let taken: usize = columns.iter().map(|(_, width)| width + GAP).sum();
+        self.detail = self.layout.width.map(|width| width.saturating_sub(taken).max(LEAST_DETAIL));
+        self.columns = columns;
+        self.many_nodes = scene.nodes > 1;
+    }
+
+    fn text<'e>(&mut self, column: Column, event: &'e Event) -> Cow<'e, str> {
+        let process = &event.process;
+        match column {
+            Column::Time => Cow::Owned(self.times.of(&event.time, false)),
+            Column::Milliseconds => Cow::Owned(self.times.of(&event.time, true)),
+            // RFC 3339 with nanoseconds, of which three digits are kept.
+            Column::Utc => Cow::Owned(format!("{}Z", event.time.get(..23).unwrap_or(&event.time))),
+            Column::Node => cell(&event.node.name),
+            Column::Namespace => event.kubernetes.as_ref().map_or(NONE, |k| cell(&k.namespace)),
+            Column::Pod => self.pod(event),
+            Column::Container => event.container.as_ref().map_or(NONE, |c| match c.name.as_str() {
+                "" => cell(c.id.get(..12).unwrap_or(&c.id)),
+                name => cell(name),
+            }),
+            Column::Pid => Cow::Owned(process.pid.to_string()),
+            Column::Ppid => Cow::Owned(process.ppid.to_string()),
+            Column::Parent => process.ancestors.first().map_or(NONE, |parent| cell(&parent.comm)),
+            Column::Uid => Cow::Owned(process.uid.to_string()),
+            Column::Process => cell_of(&process.comm, process.comm_b64.as_deref()),
+            Column::ProcessAndPid => {
+                Cow::Owned(format!("{}@{}", cell_of(&process.comm, process.comm_b64.as_deref()), process.pid))
+            }
+            Column::Operation => Cow::Borrowed(words::operation(event)),
+            Column::Result => match &event.what {
+                What::File { file } => file.error.as_deref().map_or_else(|| Cow::Owned(file.result.to_string()), Cow::Borrowed),
+                _ => NONE,
+            },
+        }
+    }
+
+    fn pod<'e>(&self, event: &'e Event) -> Cow<'e, str> {
+        match &event.kubernetes {
+            Some(pod) if self.layout.many_namespaces && !self.layout.wide => {
+                Cow::Owned(format!("{}/{}", cell(&pod.namespace), cell(&pod.pod)))
+            }
+            Some(pod) => cell(&pod.pod),
+            None if self.many_nodes && !self.layout.wide => Cow::Owned(format!("node/{}", cell(&event.node.name))),
+            None => NONE,
+        }
+    }
+
+    fn put(&self, text: &str, style: Style, out: &mut Vec<u8>) {
+        let style = if self.layout.colour { style } else { PLAIN };
+        out.extend_from_slice(style.as_bytes());
+        out.extend_from_slice(text.as_bytes());
+        if !style.is_empty() {
+            out.extend_from_slice(RESET.as_bytes());
+        }
+    }
+
+    fn put_padded(&self, text: &str, width: usize, style: Style, out: &mut Vec<u8>) {
+        self.put(text, style, out);
+        let padding = width.saturating_sub(shorten::width(text)) + GAP;
+        out.resize(out.len() + padding, b' ');
+    }
+
+    fn put_detail(&self, event: &Event, out: &mut Vec<u8>) {
+        let detail = words::detail(event, self.detail.is_none_or(|room| room >= 60));
+        let marks: String = detail.marks.iter().map(|mark| format!(" ({mark})")).collect();
+        let error = detail.error.map(|error| format!(" {error}")).unwrap_or_default();
+        let subjects = match self.detail {
+            Some(room) => {
+                let said = [&detail.tail, &error, &marks].map(|text| shorten::width(text)).iter().sum::<usize>();
+                fit(&detail, room.saturating_sub(said).max(LEAST_DETAIL / 2))
+            }
+            None => detail.subjects.join(" → "),
+        };
+        self.put(&subjects, PLAIN, out);
+        self.put(&detail.tail, PLAIN, out);
+        self.put(&error, RED, out);
+        self.put(&marks, DIM, out);
+    }
+}
+
+impl super::Render for Table {
+    fn begin(&mut self, scene: &Scene<'_>, out: &mut Vec<u8>) {
+        self.lay_out(scene);
+        if self.layout.header {
+            for (column, width) in &self.columns {
+                self.put_padded(column.name(), *width, PLAIN, out);
+            }
+            out.extend_from_slice(b"DETAIL\n");
+        }
+    }
+
+    fn event(&mut self, event: &Event, out: &mut Vec<u8>) -> io::Result<()> {
+        for at in 0..self.columns.len() {
+            let (column, width) = self.columns[at];
+            let text = self.text(column, event);
+            let text = match (self.layout.width, column) {
+                (None, _) => text,
+                (Some(_), Column::Pod | Column::Node | Column::ProcessAndPid) => shorten::middle(&text, width).into_owned().into(),
+                (Some(_), _) => shorten::end(&text, width).into_owned().into(),
+            };
+            let style = if column == Column::Operation { style::of(event) } else { PLAIN };
+            self.put_padded(&text, width, style, out);
+        }
+        self.put_detail(event, out);
+        out.write_all(b"\n")
+    }
+}
+
+impl Column {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Time | Self::Milliseconds | Self::Utc => "TIME",
+            Self::Node => "NODE",
+            Self::Namespace => "NAMESPACE",
+            Self::Pod => "POD",
+            Self::Container => "CONTAINER",
+            Self::Pid => "PID",
+            Self::Ppid => "PPID",
+            Self::Parent => "PARENT",
+            Self::Uid => "UID",
+            Self::Process | Self::ProcessAndPid => "PROCESS",
+            Self::Operation => "OP",
+            Self::Result => "RESULT",
+        }
+    }
+}
+
+const NONE: Cow<'static, str> = Cow::Borrowed("-");
+
+/// The subjects in so many columns.
+fn fit(detail: &words::Detail<'_>, room: usize) -> String {
+    match detail.subjects.as_slice() {
+        [command] if detail.is_command => shorten::end(command, room).into_owned(),
+        [path] => shorten::middle(path, room).into_owned(),
+        [from, to, ..] => {
+            let room = room.saturating_sub(3);
+            // A short one leaves its room to the other.
+            let first = (room / 2).max(room.saturating_sub(shorten::width(to)));
+            let from = shorten::middle(from, first);
+            let to = shorten::middle(to, room.saturating_sub(shorten::width(&from)));
+            format!("{from} → {to}")
+        }
+        [] => String::new(),
+    }
+}

@@ -1,0 +1,142 @@
+//! What happened, in the words of a table's last column.
+
+use std::borrow::Cow;
+
+use knark_specs::{
+    event::{Event, Exec, Exit, File, Path, PathMark, PathSource, Process, What},
+    frame::FileOp,
+};
+
+use super::escape::{cell, cell_of, shell_word_of};
+
+/// A sentence in pieces, so that it can be cut where that hurts least.
+#[derive(Debug, Default)]
+pub struct Detail<'e> {
+    /// The subject: a command line, or a path, or two of them.
+    pub subjects: Vec<Cow<'e, str>>,
+    /// The subject is a command line: its beginning says most.
+    pub is_command: bool,
+    /// What is said of it; never cut.
+    pub tail: String,
+    /// Why it failed.
+    pub error: Option<&'e str>,
+    /// Remarks.
+    pub marks: Vec<&'static str>,
+}
+
+/// The operation, as JSON names it too.
+pub fn operation(event: &Event) -> &'static str {
+    match &event.what {
+        What::Exec { .. } => "exec",
+        What::Exit { .. } => "exit",
+        What::File { file } => file.op.name(),
+    }
+}
+
+/// What happened. `full` adds what a narrow table has no room for.
+pub fn detail(event: &Event, full: bool) -> Detail<'_> {
+    match &event.what {
+        What::Exec { exec } => of_exec(exec, &event.process),
+        What::File { file } => of_file(file, full),
+        What::Exit { exit } => of_exit(exit),
+    }
+}
+
+fn of_exec<'e>(exec: &Exec, process: &'e Process) -> Detail<'e> {
+    let exe = cell_of(&process.exe, process.exe_b64.as_deref());
+    let mut marks = Vec::new();
+    for (is_set, mark) in [
+        (process.exe_memfd, "in memory only"),
+        (process.exe_upper_layer == Some(true), "not from the image"),
+        (exec.deleted, "deleted"),
+        (exec.exe_cut, "path cut"),
+        (process.args_cut_from.is_some(), "arguments cut"),
+    ] {
+        if is_set {
+            marks.push(mark);
+        }
+    }
+    let Some(name) = process.args.first() else {
+        return Detail { subjects: vec![exe], is_command: true, marks, ..Detail::default() };
+    };
+    let bytes = process.args_b64.as_ref();
+    let words = process.args.iter().enumerate();
+    let words: Vec<_> = words.map(|(at, arg)| shell_word_of(arg, bytes.and_then(|b| b.get(at)).map(String::as_str))).collect();
+    // A process chooses its first argument freely; the kernel's word is added where they differ.
+    let disguised = base(name).trim_start_matches('-') != base(&process.exe) && !exe.is_empty();
+    let tail = if disguised { format!(" [{exe}]") } else { String::new() };
+    Detail { subjects: vec![Cow::Owned(words.join(" "))], is_command: true, tail, marks, ..Detail::default() }
+}
+
+fn of_file(file: &File, full: bool) -> Detail<'_> {
+    let mut subjects = vec![path(&file.path)];
+    subjects.extend(file.to.as_ref().map(path));
+    let failed = file.result < 0;
+    let argument = full && !failed && file.path.path_source == PathSource::Argument;
+    let marks = file.path.path_marks.iter().map(|mark| match mark {
+        PathMark::Deleted => "deleted",
+        PathMark::Cut => "path cut",
+        PathMark::Unreachable => "unreachable",
+        PathMark::Late => "read late",
+        PathMark::Raced => "raced",
+    });
+    Detail {
+        subjects,
+        is_command: false,
+        tail: change(file, full),
+        error: file.error.as_deref().filter(|_| failed),
+        marks: marks.chain(argument.then_some("as given")).collect(),
+    }
+}
+
+/// What a file operation changed.
+fn change(file: &File, full: bool) -> String {
+    let mode = || file.mode.map(|mode| format!(" {mode}")).unwrap_or_default();
+    let from_to = |from: Option<String>, to: String| from.map_or_else(|| format!(" → {to}"), |from| format!(" {from} → {to}"));
+    match file.op {
+        FileOp::Open | FileOp::WriteOpen | FileOp::Create => {
+            let mode = if file.op == FileOp::Create { mode() } else { String::new() };
+            match &file.flags {
+                Some(flags) if full => format!("{mode} {}", flags.join("|")),
+                _ => mode,
+            }
+        }
+        FileOp::Mkdir => mode(),
+        FileOp::Truncate => file.size.map(|size| format!(" to {size} bytes")).unwrap_or_default(),
+        FileOp::Chmod => {
+            file.mode.map(|new| from_to(file.old_mode.map(|old| old.to_string()), new.to_string())).unwrap_or_default()
+        }
+        FileOp::Chown => {
+            let old = (file.old_uid.is_some() || file.old_gid.is_some()).then(|| owner(file.old_uid, file.old_gid));
+            from_to(old, owner(file.uid, file.gid))
+        }
+        FileOp::Setxattr | FileOp::Removexattr => file.xattr.as_ref().map(|name| format!(" {}", cell(name))).unwrap_or_default(),
+        FileOp::Rename | FileOp::Link | FileOp::Symlink | FileOp::Unlink | FileOp::Rmdir => String::new(),
+    }
+}
+
+fn of_exit(exit: &Exit) -> Detail<'_> {
+    let how = match (&exit.signal, exit.code) {
+        (Some(signal), _) => Cow::Borrowed(signal.as_str()),
+        (None, Some(code)) => Cow::Owned(format!("code {code}")),
+        (None, None) => Cow::Borrowed("ended"),
+    };
+    // Milliseconds are enough for the eye; JSON has the rest.
+    let lived = std::time::Duration::from_millis(exit.duration_ns / 1_000_000);
+    let tail = format!(" after {}", humantime::format_duration(lived));
+    Detail { subjects: vec![how], is_command: true, tail, ..Detail::default() }
+}
+
+fn path(path: &Path) -> Cow<'_, str> {
+    cell_of(&path.path, path.path_b64.as_deref())
+}
+
+/// As chown(1) writes it: what stays as it is is left out.
+fn owner(uid: Option<u32>, gid: Option<u32>) -> String {
+    let part = |id: Option<u32>| id.map(|id| id.to_string()).unwrap_or_default();
+    format!("{}:{}", part(uid), part(gid))
+}
+
+fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
