@@ -3,8 +3,10 @@
 //! - [`client`]: kubectl's connection flags, with [`kubeconfig`] and [`error`].
 //! - [`target`]: what the user typed; [`resolve`]: what it means in this cluster; [`pods`]: keeping up with it.
 //! - [`manifest`], [`tracer`], [`diagnose`]: tracer pods, from making them to their removal.
-//! - [`exec`], [`stream`]: the connection to each; [`session`]: all of it together.
+//! - [`exec`], [`stream`]: the connection to each; [`start`], [`session`]: all of it together.
+//! - [`cleanup`]: what earlier sessions left.
 
+mod cleanup;
 mod client;
 mod diagnose;
 mod error;
@@ -20,8 +22,9 @@ mod stream;
 mod target;
 mod tracer;
 
+pub use cleanup::Leftovers;
 pub use client::{Cluster, ConnectionFlags};
 pub use error::{ApiError, ConnectError};
 pub use session::{Remover, Running};
-pub use start::{ClusterRequest, TracerFlags, start};
+pub use start::{ClusterRequest, DEFAULT_IMAGE, TracerFlags, start, user_name};
 pub use target::TargetFlags;

@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     client::{Cluster, ConnectionFlags},
+    error::ApiError,
     manifest::Template,
     pods::{self, Pods, Scope, Verdicts},
     resolve::{self, Matcher},
@@ -29,6 +30,9 @@ const BEYOND_FOR: Duration = Duration::from_secs(60);
 /// When it does without `--for`.
 const DEADLINE: Duration = Duration::from_secs(3600);
 
+/// The tracer that fits this plugin.
+pub const DEFAULT_IMAGE: &str = concat!("ghcr.io/kubectl-knark/tracer:v", env!("CARGO_PKG_VERSION"));
+
 /// How the tracer's pods are made.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Tracer pods")]
@@ -37,7 +41,7 @@ pub struct TracerFlags {
     #[arg(long, value_name = "NAME")]
     pub tracer_namespace: Option<String>,
     /// Image of the tracer; a mirror, or a digest (NAME@sha256:...) pins it
-    #[arg(long, value_name = "IMAGE", env = "KNARK_IMAGE", default_value = concat!("ghcr.io/kubectl-knark/tracer:v", env!("CARGO_PKG_VERSION")))]
+    #[arg(long, value_name = "IMAGE", env = "KNARK_IMAGE", default_value = DEFAULT_IMAGE)]
     pub image: String,
     /// When nodes pull the image: Never where it is preloaded
     #[arg(long, value_name = "POLICY", default_value = "IfNotPresent", value_parser = ["Always", "IfNotPresent", "Never"])]
@@ -85,7 +89,7 @@ pub async fn start(
     let Found { target, watches, mut nodes, follow, warnings } = found?;
 
     let session = new_id()?;
-    let template = request.tracer.template(&session, user, &key, request.duration);
+    let template = request.tracer.template(&session, user?.unwrap_or_default(), &key, request.duration);
     let namespace = request.tracer.tracer_namespace.as_deref();
     let example = nodes.first().cloned().unwrap_or_default();
     let tracers = Tracers::admit(&cluster, template, namespace, &example).await?;
@@ -226,12 +230,16 @@ async fn ready_nodes(cluster: &Cluster, nodes: BTreeSet<String>, warnings: &mut 
     }
 }
 
-/// The user's name as the API server knows it; empty where it doesn't tell.
-pub async fn user_name(cluster: &Cluster) -> String {
+/// The user's name as the API server knows it; `None` where it doesn't tell.
+pub async fn user_name(cluster: &Cluster) -> Result<Option<String>, ApiError> {
     let reviews: Api<SelfSubjectReview> = Api::all(cluster.client.clone());
     let review = reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await;
-    let info = review.ok().and_then(|review| review.status).and_then(|status| status.user_info);
-    info.and_then(|info| info.username).unwrap_or_default()
+    match review.map_err(|error| cluster.explain("asking who you are", error)) {
+        Ok(review) => Ok(review.status.and_then(|status| status.user_info).and_then(|info| info.username)),
+        // Kubernetes before 1.28, or a cluster that took this from its users.
+        Err(error) if error.is_forbidden() || error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// A session's id: short enough to type, and unlikely enough to collide.

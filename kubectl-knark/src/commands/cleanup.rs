@@ -1,0 +1,70 @@
+//! `kubectl knark cleanup`: removes what earlier sessions left in the cluster.
+
+use anyhow::bail;
+
+use crate::{
+    cluster::{ConnectionFlags, Leftovers, user_name},
+    commands::print,
+    exit::Exit,
+};
+
+/// Remove tracer pods that earlier sessions left
+///
+/// A trace removes its own pods, and the cluster removes those of a killed one soon after; this does it at once. Only sessions
+/// of the same user are ended, those that are under way included.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// End only this session
+    #[arg(long, value_name = "ID", value_parser = session_id)]
+    session: Option<String>,
+    /// End other users' sessions as well
+    #[arg(long)]
+    all_users: bool,
+    /// Look only in this namespace; otherwise in all where the user may
+    #[arg(long, value_name = "NAME")]
+    tracer_namespace: Option<String>,
+    /// client: only say what would be removed
+    #[arg(long, value_name = "MODE", default_value = "none", value_parser = ["none", "client"])]
+    dry_run: String,
+    #[command(flatten)]
+    connection: ConnectionFlags,
+}
+
+/// Finds, removes, tells.
+pub async fn run(args: Args) -> anyhow::Result<Exit> {
+    let cluster = args.connection.connect().await?;
+    let user = if args.all_users {
+        None
+    } else {
+        match user_name(&cluster).await? {
+            Some(user) => Some(user),
+            None => bail!("the API server does not tell who you are, so your sessions can't be told apart: use --all-users"),
+        }
+    };
+    let leftovers = Leftovers { namespace: args.tracer_namespace, session: args.session, user };
+    let found = leftovers.find(&cluster).await?;
+    if found.is_empty() {
+        eprintln!("No tracer pods found");
+        return Ok(Exit::Done);
+    }
+    for leftover in &found {
+        if args.dry_run == "client" {
+            print(&format!("{leftover} deleted (dry run)\n"))?;
+        } else if leftover.remove(&cluster).await? {
+            print(&format!("{leftover} deleted\n"))?;
+        }
+    }
+    if args.dry_run == "client" {
+        return Ok(Exit::Done);
+    }
+    let left = leftovers.gone(&cluster).await?;
+    if let Some(pod) = left.first() {
+        bail!("{pod} in namespace {} is still terminating: `kubectl get {pod} -n {}` says more", pod.namespace, pod.namespace);
+    }
+    Ok(Exit::Done)
+}
+
+fn session_id(text: &str) -> Result<String, String> {
+    let valid = text.len() == 8 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if valid { Ok(text.to_owned()) } else { Err("a session's id has 8 hexadecimal digits".to_owned()) }
+}
