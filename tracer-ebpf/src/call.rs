@@ -7,7 +7,7 @@ use crate::{
     kernel::{self, read_user},
     maps::{self, Scratch},
     record::Out,
-    walk::walk,
+    walk::knark_walk,
 };
 
 const AT_EMPTY_PATH: u64 = 0x1000;
@@ -67,7 +67,7 @@ pub unsafe fn append(s: *mut Scratch, part: *mut PathPart, given: Given, before:
             (*part).walked_flags = found::NONE;
             if let Some(place) = file::directory(task, dir) {
                 let w = &raw mut (*s).walk;
-                walk(s, maps::CALL, task, place.mnt, place.dentry);
+                knark_walk(maps::CALL, task, place.mnt, place.dentry);
                 (*part).walked_len = Out::walked(out, w);
                 (*part).walked_flags = (*w).flags;
                 if itself && let Some((head, to)) = before {

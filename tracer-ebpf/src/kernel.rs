@@ -28,6 +28,17 @@ pub static OFFSETS: Offsets = unsafe { core::mem::zeroed() };
 // SAFETY: an array of structs of integers.
 pub static CALL_TABLE: [Call; CALLS] = unsafe { core::mem::zeroed() };
 
+/// Set to anything but 0 when user space wants no more events: detaching takes the kernel seconds.
+#[unsafe(no_mangle)]
+pub static mut STOP: u32 = 0;
+
+/// Whether no more events are wanted.
+#[inline(always)]
+pub fn stopped() -> bool {
+    // SAFETY: user space writes it at any time, so the read is volatile; the old and the new value are both fine.
+    unsafe { core::ptr::read_volatile(&raw const STOP) != 0 }
+}
+
 /// The value that user space gave, not the one that the compiler sees.
 #[inline(always)]
 pub fn constant<T: Copy>(of: &'static T) -> T {

@@ -11,6 +11,9 @@ use crate::{
 /// The verdict for the current task, or None if its events are not wanted.
 #[inline(always)]
 pub fn admit() -> Option<u8> {
+    if kernel::stopped() {
+        return None;
+    }
     let wanted = config!(scope);
     let mut decided = verdict::TRACE;
     if wanted & scope::CGROUP != 0 {

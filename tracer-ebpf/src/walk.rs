@@ -8,7 +8,7 @@ use knark_abi::walk as found;
 
 use crate::{
     kernel::{self, field, offset, read},
-    maps::{self, Scratch},
+    maps,
 };
 
 /// Components and crossed mounts.
@@ -26,7 +26,6 @@ pub struct Walk {
     mnt_root: u64,
     root_dentry: u64,
     root_mnt: u64,
-    leaf: u64,
     /// Where the path begins in its buffer.
     pos: u64,
     /// See [`found`].
@@ -48,8 +47,8 @@ struct Link {
 
 /// One step up in the walk of that scratch memory; 0 if there is another one to take.
 ///
-/// A function with global linkage and numbers for arguments: the verifier looks at it once, not at each turn of the loop
-/// that calls it, or loading would take seconds.
+/// A function with global linkage and numbers for arguments: the verifier looks at it once, and not at each turn of the
+/// loop that calls it. Otherwise loading takes seconds.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn knark_step(scratch: u32) -> u32 {
@@ -108,27 +107,48 @@ unsafe fn step(w: *mut Walk) -> bool {
 
 /// Walks from a dentry in a mount up to the root of `task`, in the walk of that scratch memory.
 ///
-/// # Safety
-/// `s` must be valid, and be what [`maps::scratch`] gives for `scratch`.
-#[inline(always)]
-pub unsafe fn walk(s: *mut Scratch, scratch: u32, task: u64, mnt: u64, dentry: u64) {
-    // SAFETY: by this function's contract.
+/// Global for the same reason as [`knark_step`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn knark_walk(scratch: u32, task: u64, mnt: u64, dentry: u64) -> u32 {
+    let Some(s) = maps::scratch(scratch) else { return 1 };
+    // SAFETY: `s` is this CPU's own scratch memory.
     unsafe {
         let w = &raw mut (*s).walk;
-        let root = field!(task, task_fs).unwrap_or(0) + offset!(fs_root);
-        (*w).mnt = mnt;
-        (*w).dentry = dentry;
-        (*w).leaf = dentry;
-        (*w).root_mnt = field!(root, path_mnt).unwrap_or(0);
-        (*w).root_dentry = field!(root, path_dentry).unwrap_or(0);
-        (*w).mnt_root = field!(mnt, vfsmount_mnt_root).unwrap_or(0);
-        (*w).pos = END;
-        (*w).flags = found::TRUNC;
+        begin(w, task, mnt, dentry);
         for _ in 0..STEPS {
             if knark_step(scratch) != 0 {
                 break;
             }
         }
+        end(w, dentry);
+    }
+    0
+}
+
+/// # Safety
+/// `w` must be valid.
+#[inline(always)]
+unsafe fn begin(w: *mut Walk, task: u64, mnt: u64, dentry: u64) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let root = field!(task, task_fs).unwrap_or(0) + offset!(fs_root);
+        (*w).mnt = mnt;
+        (*w).dentry = dentry;
+        (*w).root_mnt = field!(root, path_mnt).unwrap_or(0);
+        (*w).root_dentry = field!(root, path_dentry).unwrap_or(0);
+        (*w).mnt_root = field!(mnt, vfsmount_mnt_root).unwrap_or(0);
+        (*w).pos = END;
+        (*w).flags = found::TRUNC;
+    }
+}
+
+/// # Safety
+/// `w` must be valid.
+#[inline(always)]
+unsafe fn end(w: *mut Walk, dentry: u64) {
+    // SAFETY: by this function's contract; positions are masked to the buffer.
+    unsafe {
         if (*w).pos != END {
             if field!(dentry, dentry_d_hash_pprev) == Some(0) {
                 (*w).flags |= found::DELETED;

@@ -5,7 +5,7 @@ use knark_abi::{CgroupBody, kind, scope, verdict};
 
 use crate::{
     head,
-    kernel::{config, field, offset, read},
+    kernel::{config, field, offset, read, stopped},
     maps::{CGROUPS, SCRATCH_CGROUP},
     record::{self, Out},
 };
@@ -26,6 +26,9 @@ pub fn cgroup_rmdir(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn report(group: u64, path: u64, kind: u8) -> Option<()> {
+    if stopped() {
+        return None;
+    }
     let root = field!(group, cgroup_root)?;
     if field!(root, cgroup_root_hierarchy_id as u32)? != config!(hierarchy) {
         return None; // ids of different hierarchies collide

@@ -13,7 +13,7 @@ use crate::{
     maps::{self, EXES, SCRATCH_EXEC, Scratch, TGIDS},
     record::{self, Out},
     scope,
-    walk::{Walk, walk},
+    walk::{Walk, knark_walk},
 };
 
 /// match-proto: sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
@@ -45,7 +45,7 @@ fn exec(task: u64, old_tid: u32, bprm: u64) -> Option<()> {
         for i in 0..2u8 {
             let place = if i == 0 { Some(exe) } else { file::working_directory(task) };
             let Some(Place { mnt, dentry }) = place else { break };
-            walk(s, maps::EXEC, task, mnt, dentry);
+            knark_walk(maps::EXEC, task, mnt, dentry);
             if i == 0 && by_exe {
                 remember(s);
                 verdict = scope::admit()?;
@@ -90,7 +90,7 @@ unsafe fn begin(s: *mut Scratch, task: u64, verdict: u8) {
         let start = field!(mm, mm_arg_start).unwrap_or(0);
         let total = field!(mm, mm_arg_end).unwrap_or(0).saturating_sub(start);
         let mut marks = if total > ARGS_BYTES as u64 { mark::ARGS_CUT } else { 0 };
-        let before = more_arguments(out, start, total, &mut marks);
+        let before = more_arguments(start, total, &mut marks);
         (*head).kind = kind::EXEC;
         (*head).marks |= marks;
         let body = Out::body::<ExecBody>(out);
@@ -107,43 +107,50 @@ unsafe fn begin(s: *mut Scratch, task: u64, verdict: u8) {
     }
 }
 
-/// Emits what the exec's own record has no room for, before it: so that it can say whether all of it is there.
-///
-/// # Safety
-/// `out` must be valid, and its header filled in.
+/// Emits what the exec's own record has no room for, before it: so that it can say whether all of it is there. The header
+/// must have been filled in.
 #[inline(always)]
-unsafe fn more_arguments(out: *mut Out, start: u64, total: u64, marks: &mut u32) -> u32 {
+fn more_arguments(start: u64, total: u64, marks: &mut u32) -> u32 {
     const CHUNKS: u64 = (ARGS_BYTES as u64).div_ceil(ARGS_CHUNK as u64);
     let mut emitted = 0;
-    // SAFETY: by this function's contract; the buffer holds header, body and a chunk.
-    unsafe {
-        for i in 0..CHUNKS {
-            let offset = ARGS_INLINE as u64 + i * ARGS_CHUNK as u64;
-            if offset >= total || offset >= ARGS_BYTES as u64 {
-                break;
-            }
-            let end = if total > ARGS_BYTES as u64 { ARGS_BYTES as u64 } else { total };
-            let len = end - offset;
-            let len = if len > ARGS_CHUNK as u64 { ARGS_CHUNK as u64 } else { len };
-            let body = Out::body::<ArgsBody>(out);
-            (*body).offset = offset as u32;
-            (*body).len = len as u32;
-            let at = Out::bytes(out).add(size_of::<Header>() + size_of::<ArgsBody>());
-            record::seen(kind::EXEC_ARGS);
-            let read = kernel::copy_user(at, len as u32, start + offset);
-            if !read {
-                (*body).len = 0;
-            } else {
-                Out::set_len(out, Out::len(out) + len);
-            }
-            if Out::emit(out, kind::EXEC_ARGS, record::QUIET) && read {
-                emitted += len as u32;
-            } else {
-                *marks |= mark::ARGS_HOLE;
-            }
+    for i in 0..CHUNKS {
+        let offset = ARGS_INLINE as u64 + i * ARGS_CHUNK as u64;
+        if offset >= total || offset >= ARGS_BYTES as u64 {
+            break;
         }
+        let len = knark_arguments(start, offset, total);
+        if len == 0 {
+            *marks |= mark::ARGS_HOLE;
+        }
+        emitted += len;
     }
     emitted
+}
+
+/// Emits one continuation; gives its length, 0 if it is lost or could not be read.
+///
+/// Global, so that the verifier looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn knark_arguments(start: u64, offset: u64, total: u64) -> u32 {
+    let Some(s) = SCRATCH_EXEC.get_ptr_mut(0) else { return 0 };
+    let end = if total > ARGS_BYTES as u64 { ARGS_BYTES as u64 } else { total };
+    let len = end - offset;
+    let len = if len > ARGS_CHUNK as u64 { ARGS_CHUNK as u64 } else { len };
+    // SAFETY: `s` is this CPU's own scratch memory; the buffer holds header, body and a chunk.
+    unsafe {
+        let out = &raw mut (*s).out;
+        let body = Out::body::<ArgsBody>(out);
+        let at = Out::bytes(out).add(size_of::<Header>() + size_of::<ArgsBody>());
+        record::seen(kind::EXEC_ARGS);
+        let read = kernel::copy_user(at, len as u32, start + offset);
+        (*body).offset = offset as u32;
+        (*body).len = if read { len as u32 } else { 0 };
+        if read {
+            Out::set_len(out, Out::len(out) + len);
+        }
+        if Out::emit(out, kind::EXEC_ARGS, record::QUIET) && read { len as u32 } else { 0 }
+    }
 }
 
 /// # Safety
@@ -170,29 +177,47 @@ unsafe fn first_arguments(out: *mut Out, body: *mut ExecBody) {
 /// The pointers must be valid.
 #[inline(always)]
 unsafe fn ancestors(out: *mut Out, body: *mut ExecBody, task: u64) {
+    let mut next = parent(task);
+    let mut n = 0;
+    for _ in 0..ANCESTORS {
+        if next == 0 {
+            break;
+        }
+        next = knark_ancestor(next);
+        n += 1;
+    }
     // SAFETY: by this function's contract.
     unsafe {
-        let mut task = field!(task, task_real_parent).unwrap_or(0);
-        let mut n = 0;
-        for _ in 0..ANCESTORS {
-            let leader = field!(task, task_group_leader).unwrap_or(0);
-            let tgid = field!(leader, task_tgid as u32).unwrap_or(0);
-            if tgid == 0 {
-                break; // the idle task is its own parent
-            }
-            let to = Out::next::<Ancestor>(out);
-            (*to).start_ns = field!(leader, task_start_boottime).unwrap_or(0);
-            (*to).tgid = tgid;
-            (*to)._pad = 0;
-            (*to).comm = read(leader + offset!(task_comm)).unwrap_or([0; 16]);
-            n += 1;
-            task = field!(leader, task_real_parent).unwrap_or(0);
-        }
         (*body).ancestors = n;
-        if n == ANCESTORS as u32 && field!(field!(task, task_group_leader).unwrap_or(0), task_tgid as u32).unwrap_or(0) != 0 {
+        if next != 0 {
             (*Out::head(out)).marks |= mark::MORE_ANCESTORS;
         }
     }
+}
+
+/// The leader of the parent's thread group; 0 if that is the idle task, which is its own parent.
+#[inline(always)]
+fn parent(task: u64) -> u64 {
+    let leader = field!(field!(task, task_real_parent).unwrap_or(0), task_group_leader).unwrap_or(0);
+    if field!(leader, task_tgid as u32).unwrap_or(0) == 0 { 0 } else { leader }
+}
+
+/// Appends one ancestor, a leader of its thread group; gives the next.
+///
+/// Global, so that the verifier looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn knark_ancestor(leader: u64) -> u64 {
+    let Some(s) = SCRATCH_EXEC.get_ptr_mut(0) else { return 0 };
+    // SAFETY: `s` is this CPU's own scratch memory.
+    unsafe {
+        let to = Out::next::<Ancestor>(&raw mut (*s).out);
+        (*to).start_ns = field!(leader, task_start_boottime).unwrap_or(0);
+        (*to).tgid = field!(leader, task_tgid as u32).unwrap_or(0);
+        (*to)._pad = 0;
+        (*to).comm = read(leader + offset!(task_comm)).unwrap_or([0; 16]);
+    }
+    parent(leader)
 }
 
 /// Notes whether this process runs one of the wanted exes.

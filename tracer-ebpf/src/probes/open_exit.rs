@@ -12,7 +12,7 @@ use crate::{
     maps::{self, SCRATCH_CALL, Scratch},
     record::{self, Out},
     scope,
-    walk::walk,
+    walk::knark_walk,
 };
 
 const AT_FDCWD: i32 = -100;
@@ -90,7 +90,7 @@ fn open(nr: u32, result: i64, verdict: u8) -> Option<()> {
         }
         if let Some(place) = from {
             let w = &raw mut (*s).walk;
-            walk(s, maps::CALL, task, place.mnt, place.dentry);
+            knark_walk(maps::CALL, task, place.mnt, place.dentry);
             (*body).walked_len = Out::walked(out, w);
             (*body).walked_flags = (*w).flags;
         }

@@ -3,7 +3,7 @@
 //! The record is built here and kept until the call ends, when only its result is missing.
 
 use aya_ebpf::{helpers::generated, macros::tracepoint, programs::TracePointContext};
-use knark_abi::{Call, INFLIGHT_SMALL, Inode, PathBody, kind, mark};
+use knark_abi::{Call, INFLIGHT_SMALL, Inode, PathBody, PathPart, kind, mark};
 
 use crate::{
     call::{Given, append, argument},
@@ -53,32 +53,56 @@ fn enter(nr: u32, verdict: u8) -> Option<()> {
             (*s).args = [0; 6];
         }
         (*body).args = (*s).args;
-        parts(s, if known { call } else { Call { first_dir: Call::NO, second_dir: Call::NO, xattr: Call::NO, ..call } });
+        (*body).first = NO_PART;
+        (*body).second = NO_PART;
+        if known {
+            parts(s, nr, call);
+        }
         (*head).len = Out::len(out) as u32;
         keep(out);
     }
     Some(())
 }
 
+const NO_PART: PathPart = PathPart { walked_len: 0, name_len: 0, walked_flags: 0, name_flags: 0, _pad: [0; 2] };
+
+/// Appends the first or second path of call number `nr` to the record.
+///
+/// Global, so that the verifier looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn knark_part(nr: u32, second: u32) -> u32 {
+    let Some(s) = SCRATCH_CALL.get_ptr_mut(0) else { return 1 };
+    let call = kernel::call(nr);
+    // SAFETY: `s` is this CPU's own scratch memory.
+    unsafe {
+        let out = &raw mut (*s).out;
+        let body = Out::at::<PathBody>(out);
+        if second == 0 {
+            let at_flags = if call.at_flags == Call::NO { 0 } else { argument(s, call.at_flags) };
+            let given = Given { dir: call.first_dir, name: call.first_name, at_flags };
+            append(s, &raw mut (*body).first, given, Some((Out::head(out), &raw mut (*body).inode)));
+        } else {
+            let given = Given { dir: call.second_dir, name: call.second_name, at_flags: 0 };
+            append(s, &raw mut (*body).second, given, None);
+        }
+    }
+    0
+}
+
 /// # Safety
 /// `s` must be valid.
 #[inline(always)]
-unsafe fn parts(s: *mut Scratch, call: Call) {
+unsafe fn parts(s: *mut Scratch, nr: u32, call: Call) {
     // SAFETY: by this function's contract.
     unsafe {
         let out = &raw mut (*s).out;
-        let head = Out::head(out);
-        // `body` puts the end of the record behind the body, where it is already
-        let body = Out::body::<PathBody>(out);
-        let at_flags = if call.at_flags == Call::NO { 0 } else { argument(s, call.at_flags) };
-        // one loop around one body: the walk is in the program once
-        for second in [false, true] {
-            let (given, part) = if second {
-                (Given { dir: call.second_dir, name: call.second_name, at_flags: 0 }, &raw mut (*body).second)
-            } else {
-                (Given { dir: call.first_dir, name: call.first_name, at_flags }, &raw mut (*body).first)
-            };
-            append(s, part, given, if second { None } else { Some((head, &raw mut (*body).inode)) });
+        let body = Out::at::<PathBody>(out);
+        if call.first_dir != Call::NO {
+            knark_part(nr, 0);
+        }
+        if call.second_dir != Call::NO {
+            knark_part(nr, 1);
         }
         if call.xattr != Call::NO {
             let (len, flags) = Out::user_string(out, argument(s, call.xattr));

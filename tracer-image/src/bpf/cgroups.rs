@@ -63,15 +63,9 @@ pub(super) fn enumerator(controller: &str) -> Option<&'static str> {
     V1.iter().find(|(name, _)| *name == controller).map(|(_, enumerator)| *enumerator)
 }
 
-/// The hierarchy to use on this machine, through the first process's root: a pod's own mounts show the pod's part alone.
+/// The hierarchy to use on this machine.
 pub fn hierarchy() -> io::Result<Hierarchy> {
-    let proc_cgroup = fs::read("/proc/self/cgroup")?;
-    let host = fs::read("/proc/1/mountinfo").and_then(|mounts| choose(&mounts, &proc_cgroup)).and_then(|mut hierarchy| {
-        let inside = hierarchy.mount.strip_prefix("/").unwrap_or(&hierarchy.mount);
-        hierarchy.mount = Path::new("/proc/1/root").join(inside);
-        id_of(&hierarchy.mount).map(|_| hierarchy)
-    });
-    host.or_else(|_| choose(&fs::read("/proc/self/mountinfo")?, &proc_cgroup))
+    choose(&fs::read("/proc/self/mountinfo")?, &fs::read("/proc/self/cgroup")?)
 }
 
 /// The kernfs id of a control group's folder: the kernel makes it the inode's number.
@@ -80,7 +74,8 @@ pub fn id_of(folder: &Path) -> io::Result<u64> {
 }
 
 fn choose(mountinfo: &[u8], proc_cgroup: &[u8]) -> io::Result<Hierarchy> {
-    let mounts: Vec<Mount> = mountinfo.split(|b| *b == b'\n').filter_map(Mount::parse).collect();
+    let mut mounts: Vec<Mount> = mountinfo.split(|b| *b == b'\n').filter_map(Mount::parse).collect();
+    mounts.sort_by_key(|mount| !mount.above);
     let v1 = mounts.iter().any(|m| !m.v2 && V1.iter().any(|(name, _)| m.has(name)));
     if let Some(mount) = mounts.iter().find(|m| m.v2) {
         let version = if v1 { CgroupVersion::Hybrid } else { CgroupVersion::V2 };
@@ -107,6 +102,8 @@ fn line_of(line: &[u8]) -> Option<(u32, &[u8], &[u8])> {
 
 struct Mount {
     v2: bool,
+    /// It reaches above the reader's own cgroup namespace.
+    above: bool,
     folder: PathBuf,
     options: Vec<u8>,
 }
@@ -122,12 +119,14 @@ impl Mount {
             return None;
         }
         let (root, folder) = (before.nth(3)?, before.next()?);
-        // A part of a hierarchy, bound elsewhere, is of no use. Seen from a cgroup namespace, the whole is `/../..`.
+        // A part of a hierarchy, bound elsewhere, is of no use. In a cgroup namespace of its own, a pod sees its part as
+        // `/`, and the whole, which the host's folder gives it, as `/../..`.
         if !root.split(|b| *b == b'/').all(|part| part.is_empty() || part == b"..") {
             return None;
         }
         Some(Mount {
             v2: kind == b"cgroup2",
+            above: root.ends_with(b".."),
             folder: PathBuf::from(std::ffi::OsString::from_vec(unescape(folder))),
             options: after.nth(1)?.to_vec(),
         })

@@ -55,3 +55,70 @@ pub(super) fn tracepoint(id: u64, program: BorrowedFd<'_>) -> io::Result<OwnedFd
     let set = unsafe { libc::ioctl(event.as_raw_fd(), PERF_EVENT_IOC_SET_BPF as _, program.as_raw_fd()) };
     if set == 0 { Ok(event) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Closes tracepoints without waiting. The kernel waits for all CPUs at each of them, one after the other, so that it takes
+/// some seconds for all, and a process that ends takes that long as well. A process of its own is left to it, which has
+/// nothing open but them and ends with the last.
+pub(super) fn close_behind(links: Vec<OwnedFd>) {
+    let mut keep: Vec<u32> = links.iter().filter_map(|fd| fd.as_raw_fd().try_into().ok()).collect();
+    keep.sort_unstable();
+    if keep.is_empty() {
+        return;
+    }
+    #[expect(unsafe_code, reason = "a process of its own can't be had otherwise")]
+    // SAFETY: other threads may hold any lock at the time of the fork, so the children do nothing but system calls, and
+    // leave by `_exit`. `keep` was made before.
+    unsafe {
+        match libc::fork() {
+            0 => {
+                // not a child of the caller, who would have to wait for it
+                if libc::fork() == 0 {
+                    close_all_but(&keep);
+                    close_slowly(&keep);
+                }
+                libc::_exit(0);
+            }
+            -1 => {}
+            child => {
+                let mut status = 0;
+                while libc::waitpid(child, &raw mut status, 0) == -1 && *libc::__errno_location() == libc::EINTR {}
+            }
+        }
+    }
+    // the last to hold them, now, if there is no child
+    drop(links);
+}
+
+/// Closes what a process inherited, so that nobody waits for the end of a pipe that it still holds.
+#[expect(unsafe_code, reason = "libc has it, but nothing safe does")]
+fn close_all_but(keep: &[u32]) {
+    let mut next = 0;
+    for fd in keep.iter().copied().chain([u32::MAX]) {
+        if fd > next {
+            // SAFETY: nothing in this process uses these descriptors any more.
+            unsafe { libc::syscall(libc::SYS_close_range, next, fd - 1, 0) };
+        }
+        next = fd.saturating_add(1);
+    }
+}
+
+/// Closes one after the other. A close holds the lock that another session needs for attaching, and the pauses let that in.
+#[expect(unsafe_code, reason = "no allocation and no lock of the library may be touched after a fork")]
+fn close_slowly(links: &[u32]) {
+    let pause = libc::timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+    for fd in links {
+        // SAFETY: system calls, on a descriptor that nothing else in this process uses and a time that outlives the call.
+        unsafe {
+            libc::syscall(libc::SYS_close, *fd);
+            libc::nanosleep(&raw const pause, std::ptr::null_mut());
+        }
+    }
+}
+
+/// Waits until every program that was running on some CPU has ended.
+#[expect(unsafe_code, reason = "libc has it, but nothing safe does")]
+pub(super) fn settle() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: takes no pointers. Programs of tracepoints run with preemption off, and this waits for all such code.
+    unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+}

@@ -15,7 +15,7 @@ use knark_abi::{kind, scope, verdict};
 use rustix::event::epoll;
 
 use super::{
-    AttachError, Count, Counters, Hierarchy, MapError, ProbeStatus, Record, cgroups, info, load, parse,
+    AttachError, Count, Counters, Hierarchy, MapError, ProbeStatus, Record, cgroups, info, link, load, parse,
 };
 
 /// What to attach.
@@ -93,7 +93,8 @@ pub struct Probes {
     hierarchy: Option<Hierarchy>,
     options: Options,
     malformed: u64,
-    /// Of the programs, by the time that they were detached.
+    stopped: bool,
+    /// Of the programs, by the time that they were stopped.
     missed: Option<u64>,
 }
 
@@ -123,6 +124,7 @@ impl Probes {
             hierarchy,
             options: options.clone(),
             malformed: 0,
+            stopped: false,
             missed: None,
         };
         probes.find_exes();
@@ -222,17 +224,31 @@ impl Probes {
         Ok(all)
     }
 
-    /// Detaches everything. What is in the ring stays there to be drained, and the counters stand still from now on.
+    /// Ends it: no new event is seen from now on, and what has been is in the ring, to be drained, and in the counters;
+    /// calls that have begun come when they end. The kernel takes some seconds to detach the tracepoints of system calls,
+    /// which a process of its own waits for.
     pub fn detach(&mut self) {
-        self.missed = self.missed.or_else(|| info::missed(&self.ebpf));
-        close(&mut self.enters);
-        close(&mut self.exits);
+        if self.stopped {
+            return;
+        }
+        self.stopped = true;
+        self.missed = info::missed(&self.ebpf);
+        if let Some(map) = self.ebpf.map_mut(".bss")
+            && let Ok(mut stop) = aya::maps::Array::<_, u32>::try_from(map)
+        {
+            // if this fails, events go on until the tracepoints are detached
+            let _ = stop.set(0, 1, 0);
+        }
+        link::settle();
         for (_, program) in self.ebpf.programs_mut() {
             if let aya::programs::Program::RawTracePoint(program) = program {
                 // one that was never loaded has nothing to unload
                 let _ = program.unload();
             }
         }
+        let mut links = std::mem::take(&mut self.enters);
+        links.append(&mut self.exits);
+        link::close_behind(links);
     }
 
     fn in_scope(&self, is: bool, what: &'static str) -> Result<(), MapError> {
@@ -275,11 +291,6 @@ impl Drop for Probes {
 }
 
 const PROCESSES: &str = "the map of processes";
-
-/// Closing a tracepoint waits for all CPUs to leave it: all at once takes no longer than one.
-fn close(links: &mut Vec<OwnedFd>) {
-    links.clear();
-}
 
 fn watch(ring: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
