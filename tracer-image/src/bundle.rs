@@ -42,7 +42,8 @@ pub struct Bundles {
     searched: Option<Instant>,
 }
 
-/// A bundle's folder is `before/ID/after`, as seen from the host's root.
+/// A bundle's folder is `before/ID/after`. `before` leads through the /proc entry of a shim, since a pod doesn't see the
+/// host's folders otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct BundlePlace {
     before: PathBuf,
@@ -68,7 +69,7 @@ impl Bundles {
             return None;
         }
         self.places.iter().find_map(|place| {
-            let folder = Path::new("/proc/1/root").join(&place.before).join(id).join(&place.after);
+            let folder = place.before.join(id).join(&place.after);
             let file = fs::File::open(folder.join("config.json")).ok()?;
             let mut text = Vec::new();
             file.take(MAX_CONFIG).read_to_end(&mut text).ok()?;
@@ -78,44 +79,43 @@ impl Bundles {
 }
 
 fn search() -> Vec<BundlePlace> {
-    let mut places: Vec<BundlePlace> = Vec::new();
-    let Ok(proc) = fs::read_dir("/proc") else { return places };
-    for entry in proc.flatten() {
-        if !entry.file_name().as_bytes().first().is_some_and(u8::is_ascii_digit) {
-            continue;
-        }
-        let Ok(comm) = fs::read(entry.path().join("comm")) else { continue };
-        let place = if comm.starts_with(b"containerd-shim") {
-            fs::read_link(entry.path().join("cwd")).ok().and_then(|cwd| beside(&cwd))
+    let mut places: Vec<(PathBuf, BundlePlace)> = Vec::new();
+    let Ok(proc) = fs::read_dir("/proc") else { return Vec::new() };
+    for entry in proc.flatten().filter(|entry| entry.file_name().as_bytes().first().is_some_and(u8::is_ascii_digit)) {
+        let process = entry.path();
+        let Ok(comm) = fs::read(process.join("comm")) else { continue };
+        let found = if comm.starts_with(b"containerd-shim") {
+            // The working directory of a shim is its sandbox's bundle.
+            fs::read_link(process.join("cwd")).ok().and_then(|cwd| {
+                let place = BundlePlace { before: process.join("cwd/.."), after: PathBuf::new() };
+                Some((cwd.parent()?.to_owned(), place))
+            })
         } else if comm.starts_with(b"conmon") {
-            fs::read(entry.path().join("cmdline")).ok().and_then(|cmdline| conmon(&cmdline))
+            fs::read(process.join("cmdline")).ok().and_then(|cmdline| {
+                let (before, after) = conmon(&cmdline)?;
+                Some((before.clone(), BundlePlace { before: process.join("root").join(before), after }))
+            })
         } else {
-            continue;
+            None
         };
-        if let Some(place) = place
-            && !places.contains(&place)
-        {
-            places.push(place);
+        // One shim for each folder is enough, and the newest ends last.
+        if let Some((folder, place)) = found {
+            places.retain(|(known, _)| *known != folder);
+            places.push((folder, place));
         }
     }
-    places
+    places.into_iter().map(|(_, place)| place).collect()
 }
 
-/// Where the bundles of a containerd lie, from one of them.
-fn beside(bundle: &Path) -> Option<BundlePlace> {
-    let before = bundle.parent()?.strip_prefix("/").ok()?;
-    Some(BundlePlace { before: before.to_owned(), after: PathBuf::new() })
-}
-
-/// Where CRI-O's bundles lie, from a conmon's `-b BUNDLE` and `-c ID`.
-fn conmon(cmdline: &[u8]) -> Option<BundlePlace> {
+/// Where CRI-O's bundles lie, from a conmon's `-b BUNDLE` and `-c ID`: what stands before and after the id.
+fn conmon(cmdline: &[u8]) -> Option<(PathBuf, PathBuf)> {
     let args: Vec<&[u8]> = cmdline.split(|b| *b == 0).collect();
     let value = |flag: &[u8]| args.windows(2).find(|pair| pair[0] == flag).map(|pair| pair[1]);
     let bundle = Path::new(std::ffi::OsStr::from_bytes(value(b"-b")?));
     let id = std::ffi::OsStr::from_bytes(value(b"-c")?);
     let mut parts = bundle.strip_prefix("/").ok()?.iter();
     let before: PathBuf = parts.by_ref().take_while(|part| *part != id).collect();
-    Some(BundlePlace { before, after: parts.collect() })
+    Some((before, parts.collect()))
 }
 
 #[derive(Deserialize)]
@@ -160,11 +160,10 @@ mod tests {
 
     #[test]
     fn where_bundles_lie() {
-        let place = conmon(b"/usr/bin/conmon\0-b\0/run/containers/storage/overlay-containers/abc/userdata\0-c\0abc\0").unwrap();
-        assert_eq!(place.before, Path::new("run/containers/storage/overlay-containers"));
-        assert_eq!(place.after, Path::new("userdata"));
-        let place = beside(Path::new("/run/containerd/io.containerd.runtime.v2.task/k8s.io/abc")).unwrap();
-        assert_eq!(place.before, Path::new("run/containerd/io.containerd.runtime.v2.task/k8s.io"));
+        let command = b"/usr/bin/conmon\0-b\0/run/containers/storage/overlay-containers/abc/userdata\0-c\0abc\0";
+        let (before, after) = conmon(command).unwrap();
+        assert_eq!(before, Path::new("run/containers/storage/overlay-containers"));
+        assert_eq!(after, Path::new("userdata"));
         assert_eq!(conmon(b"conmon\0--version\0"), None);
     }
 }

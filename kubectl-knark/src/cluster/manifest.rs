@@ -124,9 +124,16 @@ impl Template {
                         "appArmorProfile": { "type": "Unconfined" },
                         "seLinuxOptions": { "type": "spc_t" },
                     },
-                    "volumeMounts": [{ "name": "tracefs", "mountPath": "/sys/kernel/tracing", "readOnly": true }],
+                    "volumeMounts": [
+                        { "name": "tracefs", "mountPath": "/sys/kernel/tracing", "readOnly": true },
+                        // A container sees its own part of the cgroup tree only.
+                        { "name": "cgroup", "mountPath": "/host/sys/fs/cgroup", "readOnly": true },
+                    ],
                 }],
-                "volumes": [{ "name": "tracefs", "hostPath": { "path": "/sys/kernel/tracing" } }],
+                "volumes": [
+                    { "name": "tracefs", "hostPath": { "path": "/sys/kernel/tracing" } },
+                    { "name": "cgroup", "hostPath": { "path": "/sys/fs/cgroup" } },
+                ],
             },
         }))
     }
