@@ -5,7 +5,7 @@
 //! - Bytes that aren't UTF-8: the field holds the text with U+FFFD in place of each bad sequence, and `<field>_b64` beside it
 //!   holds the bytes themselves in Base64. A field without such a neighbour is exact.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use schemars::JsonSchema;
@@ -30,7 +30,7 @@ pub enum Line {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// `knark.dev/v1alpha1`.
-    pub schema: String,
+    pub schema: Cow<'static, str>,
     /// When, by the node's clock: RFC 3339, UTC, nanoseconds.
     pub time: String,
     /// When, in nanoseconds since the node booted (`CLOCK_BOOTTIME`).
@@ -261,7 +261,7 @@ pub struct File {
     pub to: Option<Path>,
     /// Flags as given to the call, by name: open(2)'s for opens, a hexadecimal number for others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub flags: Option<Vec<String>>,
+    pub flags: Option<Vec<Cow<'static, str>>>,
     /// The open made the file.
     pub created: bool,
     /// The opened file's mode, or the new one of a chmod, mkdir or mknod.
@@ -294,7 +294,7 @@ pub struct File {
     pub result: i64,
     /// The errno's name, where the call failed: `ENOENT`, `EACCES`, ...
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    pub error: Option<Cow<'static, str>>,
 }
 
 /// A path and how far to trust it.
@@ -361,7 +361,7 @@ pub struct Exit {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// `knark.dev/v1alpha1`.
-    pub schema: String,
+    pub schema: Cow<'static, str>,
     /// `summary`.
     #[serde(rename = "type")]
     pub kind: SummaryKind,

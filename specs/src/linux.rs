@@ -1,5 +1,7 @@
 //! Names of the kernel's numbers, as x86-64 and arm64 have them.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +24,7 @@ impl Serialize for Mode {
 
 impl<'de> Deserialize<'de> for Mode {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        let text = Cow::<str>::deserialize(deserializer)?;
         u32::from_str_radix(&text, 8)
             .ok()
             .filter(|mode| *mode <= 0o7777)
@@ -34,18 +36,18 @@ impl<'de> Deserialize<'de> for Mode {
 /// Names of the bits of open(2)'s flags; an unknown bit appears as a hexadecimal number.
 ///
 /// Source: include/uapi/asm-generic/fcntl.h; `aarch64` differs in four of them (arch/arm64/include/uapi/asm/fcntl.h).
-pub fn open_flags(flags: u64, aarch64: bool) -> Vec<String> {
+pub fn open_flags(flags: u64, aarch64: bool) -> Vec<Cow<'static, str>> {
     const O_SYNC: u64 = 0o4_010_000;
     const O_TMPFILE_BIT: u64 = 0o20_000_000;
     let (directory, nofollow, direct, largefile) =
         if aarch64 { (0o40_000, 0o100_000, 0o200_000, 0o400_000) } else { (0o200_000, 0o400_000, 0o40_000, 0o100_000) };
-    let mut names = vec![match flags & 3 {
+    let access = match flags & 3 {
         0 => "O_RDONLY",
         1 => "O_WRONLY",
         2 => "O_RDWR",
         _ => "O_ACCMODE",
-    }
-    .to_owned()];
+    };
+    let mut names = vec![Cow::Borrowed(access)];
     let mut rest = flags & !3;
     for (bits, name) in [
         (O_SYNC, "O_SYNC"),
@@ -67,12 +69,12 @@ pub fn open_flags(flags: u64, aarch64: bool) -> Vec<String> {
         (0o10_000_000, "O_PATH"),
     ] {
         if rest & bits == bits {
-            names.push(name.to_owned());
+            names.push(Cow::Borrowed(name));
             rest &= !bits;
         }
     }
     if rest != 0 {
-        names.push(format!("{rest:#x}"));
+        names.push(format!("{rest:#x}").into());
     }
     names
 }
@@ -80,7 +82,7 @@ pub fn open_flags(flags: u64, aarch64: bool) -> Vec<String> {
 /// The symbol of an errno value, such as `ENOENT`; an unknown one is its number.
 ///
 /// Source: include/uapi/asm-generic/errno-base.h and errno.h.
-pub fn errno_name(errno: i64) -> String {
+pub fn errno_name(errno: i64) -> Cow<'static, str> {
     let name = match errno {
         1 => "EPERM",
         2 => "ENOENT",
@@ -131,9 +133,9 @@ pub fn errno_name(errno: i64) -> String {
         513 => "ERESTARTNOINTR",
         514 => "ERESTARTNOHAND",
         516 => "ERESTART_RESTARTBLOCK",
-        _ => return errno.to_string(),
+        _ => return errno.to_string().into(),
     };
-    name.to_owned()
+    name.into()
 }
 
 /// The name of a signal, such as `SIGKILL`; an unknown one is its number.
