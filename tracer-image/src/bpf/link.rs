@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 /// `struct perf_event_attr`, first version: what a tracepoint takes.
@@ -60,33 +60,41 @@ pub(super) fn tracepoint(id: u64, program: BorrowedFd<'_>) -> io::Result<OwnedFd
 /// some seconds for all, and a process that ends takes that long as well. A process of its own is left to it, which has
 /// nothing open but them and ends with the last.
 pub(super) fn close_behind(links: Vec<OwnedFd>) {
-    let mut keep: Vec<u32> = links.iter().filter_map(|fd| fd.as_raw_fd().try_into().ok()).collect();
+    // who closes a descriptor last is who waits: the child begins when this process, too, has closed them
+    let Ok((begin, hold)) = io::pipe() else { return };
+    let fds = |of: &[RawFd]| -> Vec<u32> { of.iter().filter_map(|fd| (*fd).try_into().ok()).collect() };
+    let mut closing = fds(&links.iter().map(AsRawFd::as_raw_fd).collect::<Vec<_>>());
+    closing.sort_unstable();
+    let mut keep = [closing.clone(), fds(&[begin.as_raw_fd()])].concat();
     keep.sort_unstable();
-    if keep.is_empty() {
+    if closing.is_empty() {
         return;
     }
     #[expect(unsafe_code, reason = "a process of its own can't be had otherwise")]
     // SAFETY: other threads may hold any lock at the time of the fork, so the children do nothing but system calls, and
-    // leave by `_exit`. `keep` was made before.
+    // leave by `_exit`. The lists were made before.
     unsafe {
         match libc::fork() {
             0 => {
                 // not a child of the caller, who would have to wait for it
                 if libc::fork() == 0 {
                     close_all_but(&keep);
-                    close_slowly(&keep);
+                    let mut nothing = 0_u8;
+                    libc::read(begin.as_raw_fd(), (&raw mut nothing).cast(), 1);
+                    close_slowly(&closing);
                 }
                 libc::_exit(0);
             }
             -1 => {}
             child => {
                 let mut status = 0;
-                while libc::waitpid(child, &raw mut status, 0) == -1 && *libc::__errno_location() == libc::EINTR {}
+                while libc::waitpid(child, &raw mut status, 0) == -1 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {}
             }
         }
     }
-    // the last to hold them, now, if there is no child
+    // the last to hold them is this process if there is no child
     drop(links);
+    drop(hold);
 }
 
 /// Closes what a process inherited, so that nobody waits for the end of a pipe that it still holds.
