@@ -3,11 +3,11 @@
 
 build() {
   mkdir -p "$CACHE"
-  (
-    flock 8
-    [[ -d $PROGRAMS ]] || build_programs
-    [[ -d $(images) ]] || build_images
-  ) 8> "$CACHE/build.lock"
+  exec 8> "$CACHE/build.lock"
+  flock 8
+  [[ -d $PROGRAMS ]] || build_programs
+  [[ -d $(images) ]] || build_images
+  exec 8>&-
 }
 
 build_programs() {
@@ -17,8 +17,9 @@ build_programs() {
   progress "building Kubernetes $KUBERNETES; this takes some minutes, once"
   rm -rf "$PROGRAMS.new"
   # Stripped and without C, as the released programs are: the tests read symbols and offsets out of them.
-  (cd "$HERE" && CGO_ENABLED=0 go build -buildvcs=false -trimpath -o "$PROGRAMS.new/" -ldflags "-s -w \
-    -X $version.gitVersion=$KUBERNETES -X $version.gitMajor=1 -X $version.gitMinor=${minor%%.*}" tool)
+  CGO_ENABLED=0 go -C "$HERE" build -buildvcs=false -trimpath -o "$PROGRAMS.new/" -ldflags "-s -w \
+    -X $version.gitVersion=$KUBERNETES -X $version.gitMajor=1 -X $version.gitMinor=${minor%%.*}" tool ||
+    fail "Kubernetes $KUBERNETES does not build"
   mv "$PROGRAMS.new" "$PROGRAMS"
 }
 

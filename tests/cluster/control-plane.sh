@@ -9,7 +9,7 @@ PKI=$STATE/pki
 # shellcheck disable=SC2034 # for status
 CONTROL_PLANE=(etcd kube-apiserver kube-controller-manager kube-scheduler)
 
-k() { kubectl --kubeconfig "$(kubeconfig admin)" "$@"; }
+k() { kubectl --kubeconfig "$(kubeconfig admin)" --cache-dir "$STATE/kubectl" "$@"; }
 
 kubeconfig() { echo "$STATE/$1.kubeconfig"; }
 
@@ -17,7 +17,7 @@ kubeconfig() { echo "$STATE/$1.kubeconfig"; }
 default_accounts() {
   local namespace
   for namespace in default kube-system; do
-    wait_for 30 kube-controller-manager k get -n "$namespace" serviceaccount/default configmap/kube-root-ca.crt
+    wait_for 60 kube-controller-manager k get -n "$namespace" serviceaccount/default configmap/kube-root-ca.crt
   done
 }
 
@@ -39,7 +39,7 @@ control_plane_up() {
     --token-auth-file "$PKI/tokens.csv" --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction \
     --allow-privileged --audit-policy-file "$STATE/audit-policy.yaml" --audit-log-path "$STATE/audit.log" \
     --audit-log-maxsize 500 --audit-log-maxbackup 1
-  wait_for 60 kube-apiserver api_ready
+  wait_for 120 kube-apiserver api_ready
   # A node that says nothing for 10 s is NotReady; the kubelets renew their leases every 2 s. Certificate requests
   # are signed, so a test can make users with certificates, too.
   start kube-controller-manager "$PROGRAMS/kube-controller-manager" --kubeconfig "$(kubeconfig controller-manager)" \
@@ -60,7 +60,7 @@ control_plane_down() {
 # credentials: who is who. The files live as long as the cluster; an `up` that finds them keeps them.
 credentials() {
   [[ ! -f $PKI/complete ]] || return 0
-  mkdir -p "$PKI"
+  rm -rf "$PKI" && mkdir -m 700 "$PKI"
   new_key ca && new_key accounts
   openssl pkey -in "$PKI/accounts.key" -pubout -out "$PKI/accounts.pub"
   sign ca /CN=knark-test-ca -key "$PKI/ca.key" -addext basicConstraints=critical,CA:TRUE -addext keyUsage=keyCertSign

@@ -13,7 +13,8 @@ start() {
   local name=$1
   shift
   running "$name" && return
-  setsid "$@" >> "$STATE/$name.log" 2>&1 < /dev/null 9>&- & # 9 is the lock, which must end with us
+  # In a session and a folder of its own; 9 is the lock, which must end with us.
+  (cd / && exec setsid "$@") >> "$STATE/$name.log" 2>&1 < /dev/null 9>&- &
   echo "$! $(started_at $!)" > "$STATE/$name.pid"
 }
 

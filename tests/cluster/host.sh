@@ -29,7 +29,7 @@ host_prepare() {
     done > "$STATE/folders"
     echo "$boot" > "$STATE/boot"
   fi
-  # The API server reaches kubelets by their names, since a node may not call a loopback address its own.
+  # The API server reaches kubelets by their names, which lead to where they listen.
   for node; do
     grep -q " $node $MARK\$" /etc/hosts || echo "$(address "$node") $node $MARK" >> /etc/hosts
   done
@@ -37,12 +37,14 @@ host_prepare() {
 
 host_restore() {
   local name value
-  # Written in place: containers often have /etc/hosts as a mount, which can't be replaced.
-  value=$(grep -v "$MARK\$" /etc/hosts)
-  echo "$value" > /etc/hosts
-  [[ -f $STATE/boot ]] || return 0
+  if grep -q "$MARK\$" /etc/hosts; then
+    value=$(sed "/$MARK\$/d" /etc/hosts)
+    echo "$value" > /etc/hosts # in place: containers often have it as a mount, which can't be replaced
+  fi
   if [[ $(< "$STATE/boot") == "$(< /proc/sys/kernel/random/boot_id)" ]]; then
-    while read -r name value; do echo "$value" > "/proc/sys/$name"; done < "$STATE/sysctls"
+    while read -r name value; do
+      [[ $(< "/proc/sys/$name") == "$value" ]] || echo "$value" > "/proc/sys/$name"
+    done < "$STATE/sysctls"
   fi
   while read -r name; do rm -rf --one-file-system "$name"; done < "$STATE/folders"
   find /var/log/containers -lname "$STATE/*" -delete 2> /dev/null || true

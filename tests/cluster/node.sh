@@ -6,7 +6,10 @@ KUBELET_PORT=20250
 # nodes: the names of those there are.
 nodes() { [[ ! -d $STATE ]] || find "$STATE" -maxdepth 1 -name 'knark-*' -type d -printf '%f\n' | sort -V; }
 
+# Where the kubelet listens, and what the node calls its own address: kubelet wants one that isn't of 127.0.0.0/8, and
+# would else look for that of a default route, which not every machine has. It is one more address of the loopback.
 address() { echo "127.0.0.$((${1#knark-} + 2))"; }
+node_address() { echo "10.244.255.$((${1#knark-} + 2))"; }
 pod_network() { echo "10.244.${1#knark-}.0/24"; }
 
 # runtime NODE COMMAND...: ctr as kubelet's side of containerd sees things.
@@ -20,7 +23,7 @@ containerd_up() {
     write_containerd_config "$1"
     start "$1/containerd" containerd --config "$STATE/$1/containerd.toml"
   fi
-  wait_for 30 "$1/containerd" runtime "$1" version
+  wait_for 60 "$1/containerd" runtime "$1" version
   for archive in "$(images)"/*.tar; do import "$1" "$archive"; done
 }
 
@@ -30,10 +33,11 @@ kubelet_start() {
   local folder=$STATE/$1
   if ! running "$1/kubelet"; then
     write_kubelet_config "$1"
+    ip address replace "$(node_address "$1")/32" dev lo
     start "$1/kubelet" "$PROGRAMS/kubelet" --config "$folder/kubelet.yaml" --kubeconfig "$(kubeconfig "$1")" \
-      --root-dir "$folder/kubelet" --hostname-override "$1" --address "$(address "$1")"
+      --root-dir "$folder/kubelet" --hostname-override "$1" --address "$(address "$1")" --node-ip "$(node_address "$1")"
   fi
-  wait_for 60 "$1/kubelet" node_ready "$1"
+  wait_for 120 "$1/kubelet" node_ready "$1"
   progress "$1 ready after $SECONDS s"
 }
 
@@ -80,9 +84,9 @@ import() {
   ! listed "$1" "name==$name,target.digest==$digest" || return 0
   # What kubelet sees of it follows by an event, which labels the image. An image that only changes keeps its label,
   # and then there would be nothing to wait for.
-  runtime "$1" images remove "$name" > /dev/null 2>&1
+  runtime "$1" images remove "$name" > /dev/null 2>&1 || true
   runtime "$1" images import "$2" > /dev/null
-  wait_for 10 "$1/containerd" listed "$1" "name==$name,labels.\"io.cri-containerd.image\"==managed"
+  wait_for 60 "$1/containerd" listed "$1" "name==$name,labels.\"io.cri-containerd.image\"==managed"
   progress "$1 has $name"
 }
 
@@ -188,6 +192,7 @@ node_down() {
   awk -v folder="$folder/" 'index($2, folder) == 1 {print $2}' /proc/mounts | sort --reverse | xargs --no-run-if-empty umount --lazy
   ip -oneline -4 address show to "$(pod_network "$1")" | awk '{print $2}' |
     xargs --no-run-if-empty -n 1 ip link delete 2> /dev/null || true # they are going already, with their namespaces
+  ip address delete "$(node_address "$1")/32" dev lo 2> /dev/null || true
   for tree in $(cgroup_trees); do
     [[ ! -d $tree/$1 ]] || find "$tree/$1" -depth -type d -exec rmdir {} +
   done
@@ -200,6 +205,6 @@ node_processes() {
     for tree in $(cgroup_trees); do
       find "$tree/$1" -name cgroup.procs -exec cat {} + 2> /dev/null || true
     done
-    find /proc/[0-9]*/cwd -maxdepth 0 -lname "$STATE/$1/state/*" 2> /dev/null | cut -d / -f 3 || true
+    find /proc/[0-9]*/cwd -maxdepth 0 -lname "$STATE/$1/state/io.containerd.runtime.v2.task/k8s.io/*" 2> /dev/null | cut -d / -f 3 || true
   } | sort -nu
 }
