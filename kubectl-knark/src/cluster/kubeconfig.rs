@@ -34,7 +34,9 @@ fn broken(path: &Path, error: &KubeconfigError) -> ConnectError {
     let why = match error {
         KubeconfigError::ReadConfig(error, _) => error.to_string(),
         // The rest of this message quotes the file, which may hold tokens and keys.
-        KubeconfigError::Parse(error) => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+        KubeconfigError::Parse(error) => {
+            error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+        }
         error => error.to_string(),
     };
     ConnectError::Broken { path: path.to_owned(), why }

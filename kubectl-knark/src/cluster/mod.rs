@@ -23,8 +23,6 @@ mod target;
 mod tracer;
 
 pub use cleanup::Leftovers;
-pub use client::{Cluster, ConnectionFlags};
-pub use error::{ApiError, ConnectError};
-pub use session::{Remover, Running};
+pub use client::ConnectionFlags;
 pub use start::{ClusterRequest, DEFAULT_IMAGE, TracerFlags, start, user_name};
 pub use target::TargetFlags;

@@ -1,10 +1,6 @@
 //! A trace's life in the cluster: which nodes have a tracer, and the end of it all.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use tokio::{
@@ -19,38 +15,36 @@ use crate::{connection, source::Input};
 /// How long the tracers' last words are waited for.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// What a session has under way.
+/// A trace under way.
 pub struct Running {
-    /// The session's id, as the label `knark.dev/session` bears it.
-    pub session: String,
     tracers: Arc<Tracers>,
     stop: Arc<watch::Sender<bool>>,
     nodes: JoinHandle<()>,
-    others: JoinSet<()>,
 }
 
-/// Where tracers are wanted.
-pub struct Places {
-    /// From the start.
-    pub first: BTreeSet<String>,
-    /// Later, where pods land; `None`: nowhere.
-    pub later: Option<mpsc::Receiver<Landed>>,
+/// What a trace begins with.
+pub struct Beginning {
+    /// Ready to make pods.
+    pub tracers: Tracers,
+    /// What all connections share.
+    pub shared: connection::Session,
+    /// Makes them end.
+    pub stop: Arc<watch::Sender<bool>>,
+    /// The nodes to trace from the start.
+    pub nodes: BTreeSet<String>,
+    /// Where wanted pods land later; `None` when the nodes were chosen.
+    pub landed: Option<mpsc::Receiver<Landed>>,
+    /// Tasks to end with the trace.
+    pub others: JoinSet<()>,
 }
 
 impl Running {
     /// Starts the tracers.
-    pub fn begin(
-        session: String,
-        tracers: Tracers,
-        shared: connection::Session,
-        stop: Arc<watch::Sender<bool>>,
-        places: Places,
-        others: JoinSet<()>,
-        out: mpsc::Sender<Input>,
-    ) -> Self {
+    pub fn begin(beginning: Beginning, out: mpsc::Sender<Input>) -> Self {
+        let Beginning { tracers, shared, stop, nodes, landed, others } = beginning;
         let tracers = Arc::new(tracers);
-        let nodes = tokio::spawn(run_nodes(Arc::clone(&tracers), shared, places, out));
-        Self { session, tracers, stop, nodes, others }
+        let session = Session { tracers: Arc::clone(&tracers), shared, stop: Arc::clone(&stop), out };
+        Self { tracers, stop, nodes: tokio::spawn(session.run(nodes, landed, others)) }
     }
 
     /// What removes all of the session's pods at once: for a second Ctrl-C, while [`Self::finish`] may still be waiting.
@@ -66,7 +60,6 @@ impl Running {
             self.nodes.abort();
             let _ = (&mut self.nodes).await;
         }
-        self.others.shutdown().await;
         Ok(self.tracers.remove().await?)
     }
 }
@@ -82,45 +75,50 @@ impl Remover {
     }
 }
 
-/// Runs a tracer on each node where one is wanted, until all have ended and no more can come.
-async fn run_nodes(tracers: Arc<Tracers>, shared: connection::Session, places: Places, out: mpsc::Sender<Input>) {
-    let mut stop = shared.stop.clone();
-    let mut known: BTreeMap<String, u32> = BTreeMap::new();
-    let mut tasks = JoinSet::new();
-    let mut add = |node: String, tasks: &mut JoinSet<()>| {
-        let number = u32::try_from(known.len()).unwrap_or(u32::MAX);
-        if known.contains_key(&node) {
-            return false;
-        }
-        known.insert(node.clone(), number);
-        tasks.spawn(run_node(Arc::clone(&tracers), number, node, shared.clone(), out.clone()));
-        true
-    };
-    for node in places.first {
-        add(node, &mut tasks);
-    }
-    let mut later = places.later;
-    while let Some(landings) = &mut later {
-        tokio::select! {
-            landed = landings.recv() => match landed {
-                None => break,
-                Some(Landed { node, pod }) => {
-                    if add(node.clone(), &mut tasks) {
-                        let text = format!("pod {pod} starts on node {node}, where no tracer ran: its first events are not seen");
-                        let _ = out.send(Input::Warning(text)).await;
-                    }
-                }
-            },
-            () = stopped(&mut stop) => break,
-        }
-    }
-    tasks.join_all().await;
+#[derive(Clone)]
+struct Session {
+    tracers: Arc<Tracers>,
+    shared: connection::Session,
+    stop: Arc<watch::Sender<bool>>,
+    out: mpsc::Sender<Input>,
 }
 
-async fn run_node(tracers: Arc<Tracers>, number: u32, node: String, shared: connection::Session, out: mpsc::Sender<Input>) {
-    let _ = out.send(Input::Node { node: number, name: node.clone() }).await;
-    let error = trace_node(&tracers, number, &node, shared, &out).await.err();
-    let _ = out.send(Input::Gone { node: number, error }).await;
+impl Session {
+    /// Runs a tracer on each node where one is wanted, until all have ended and no more can come. All ends with it.
+    async fn run(self, nodes: BTreeSet<String>, mut landed: Option<mpsc::Receiver<Landed>>, _others: JoinSet<()>) {
+        let mut stop = self.shared.stop.clone();
+        let mut known: BTreeSet<String> = BTreeSet::new();
+        let mut tasks = JoinSet::new();
+        for node in nodes {
+            tasks.spawn(self.clone().node(known.len(), node.clone()));
+            known.insert(node);
+        }
+        while let Some(landings) = &mut landed {
+            let landing = tokio::select! {
+                landing = landings.recv() => landing,
+                () = stopped(&mut stop) => None,
+            };
+            let Some(Landed { node, pod }) = landing else { break };
+            if !known.contains(&node) {
+                let text = format!("pod {pod} starts on node {node}, where no tracer ran: its first events are not seen");
+                let _ = self.out.send(Input::Warning(text)).await;
+                tasks.spawn(self.clone().node(known.len(), node.clone()));
+                known.insert(node);
+            }
+        }
+        tasks.join_all().await;
+    }
+
+    async fn node(self, number: usize, name: String) {
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        let _ = self.out.send(Input::Node { node: number, name: name.clone() }).await;
+        let error = trace_node(&self.tracers, number, &name, self.shared, &self.out).await.err();
+        // A trace that misses a node is no whole trace: the others say goodbye.
+        if error.is_some() {
+            self.stop.send_replace(true);
+        }
+        let _ = self.out.send(Input::Gone { node: number, error }).await;
+    }
 }
 
 async fn trace_node(
@@ -150,7 +148,7 @@ async fn trace_node(
         }
     };
     let _ = say("attaching probes").await;
-    Stream { tracers, number, node, job: &job, pod: &pod }.follow(shared, out).await
+    Stream { tracers, number, job: &job, pod: &pod }.follow(shared, out).await
 }
 
 /// Resolves when the trace is to end.

@@ -19,7 +19,7 @@ use super::{
     manifest::Template,
     pods::{self, Pods, Scope, Verdicts},
     resolve::{self, Matcher},
-    session::{Places, Running},
+    session::{Beginning, Running},
     target::{Asked, NodeChoice, Rule, TargetFlags},
     tracer::Tracers,
 };
@@ -86,10 +86,9 @@ pub async fn start(
     let asked = request.target.parse().map_err(|error| UsageError::because(error.to_string()))?;
     let cluster = request.connection.connect().await?;
     let (user, found) = tokio::join!(user_name(&cluster), find(&cluster, asked, &request.target.containers));
-    let Found { target, watches, mut nodes, follow, warnings } = found?;
+    let Found { target, watches, nodes, follow, warnings } = found?;
 
-    let session = new_id()?;
-    let template = request.tracer.template(&session, user?.unwrap_or_default(), &key, request.duration);
+    let template = request.tracer.template(&new_id()?, user?.unwrap_or_default(), &key, request.duration);
     let namespace = request.tracer.tracer_namespace.as_deref();
     let example = nodes.first().cloned().unwrap_or_default();
     let tracers = Tracers::admit(&cluster, template, namespace, &example).await?;
@@ -99,7 +98,7 @@ pub async fn start(
 
     let mut others = JoinSet::new();
     let (verdicts, known_verdicts) = watch::channel(Verdicts::default());
-    let (landed, later) = mpsc::channel(64);
+    let (landed, landings) = mpsc::channel(64);
     for pods in watches {
         others.spawn(pods.follow(verdicts.clone(), out.clone(), landed.clone()));
     }
@@ -109,8 +108,8 @@ pub async fn start(
 
     let plan = Plan { target, ..request.plan };
     let shared = connection::Session { key, plan, verdicts: known_verdicts, stop: stopped };
-    let places = Places { first: std::mem::take(&mut nodes), later: follow.then_some(later) };
-    Ok(Running::begin(session, tracers, shared, stopper, places, others, out))
+    let landed = follow.then_some(landings);
+    Ok(Running::begin(Beginning { tracers, shared, stop: stopper, nodes, landed, others }, out))
 }
 
 impl TracerFlags {

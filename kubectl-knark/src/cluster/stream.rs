@@ -36,8 +36,6 @@ pub struct Stream<'a> {
     pub tracers: &'a Tracers,
     /// The node's number.
     pub number: u32,
-    /// Its name.
-    pub node: &'a str,
     /// The tracer's Job.
     pub job: &'a str,
     /// The tracer's pod.
@@ -55,13 +53,13 @@ enum Cut {
 impl Stream<'_> {
     /// Passes on what the tracer says until its goodbye; connects again where the connection is cut.
     pub async fn follow(&self, session: Session, out: &mpsc::Sender<Input>) -> Result<()> {
-        let mut ended = std::pin::pin!(self.tracers.ended(self.job, self.node));
+        let mut ended = std::pin::pin!(self.tracers.ended(self.job));
         let (mut last_seq, mut heard, mut wait) = (0, Instant::now(), RETRY);
         loop {
             let before = heard;
             let cut = tokio::select! {
                 attempt = self.attempt(&session, &mut last_seq, &mut heard, out) => match attempt {
-                    Ok(ending) => return self.check(ending, &session),
+                    Ok(ending) => return check(ending, &session),
                     Err(cut) => cut,
                 },
                 over = &mut ended => return Err(over.into()),
@@ -75,7 +73,7 @@ impl Stream<'_> {
                 return Err(match timeout(FATE_WITHIN, &mut ended).await {
                     Ok(over) => over.into(),
                     Err(_) => {
-                        anyhow!("node {}: the connection to the tracer was lost for {} s: {why}", self.node, GRACE.as_secs())
+                        anyhow!("the connection to the tracer was lost for {} s: {why}", GRACE.as_secs())
                     }
                 });
             }
@@ -110,20 +108,21 @@ impl Stream<'_> {
         match connection::drive(self.number, from, stdin, session.clone(), last_seq, out).await {
             Ok(End::Bye(ending)) => Ok(ending),
             Ok(End::Cut(why)) => Err(Cut::Again(stdout.last_words().unwrap_or(why))),
-            Err(error) => Err(Cut::Final(anyhow!("node {}: {error}", self.node))),
+            Err(error) => Err(Cut::Final(error.into())),
         }
     }
+}
 
-    fn check(&self, ending: Ending, session: &Session) -> Result<()> {
-        let why = match ending {
-            Ending::Stopped => return Ok(()),
-            Ending::Signal if *session.stop.borrow() => return Ok(()),
-            Ending::Signal => "the tracer was told to end by a signal: its pod was deleted, or its deadline is over (--deadline)",
-            Ending::Orphaned => "the tracer ended itself, as it heard nothing from here for too long",
-            Ending::Failed => "the tracer failed",
-        };
-        Err(anyhow!("node {}: {why}", self.node))
-    }
+/// Whether a goodbye was asked for.
+fn check(ending: Ending, session: &Session) -> Result<()> {
+    let why = match ending {
+        Ending::Stopped => return Ok(()),
+        Ending::Signal if *session.stop.borrow() => return Ok(()),
+        Ending::Signal => "the tracer was told to end by a signal: its pod was deleted, or its deadline is over (--deadline)",
+        Ending::Orphaned => "the tracer ended itself, as it heard nothing from here for too long",
+        Ending::Failed => "the tracer failed",
+    };
+    Err(anyhow!(why))
 }
 
 /// Notes when something was last read.

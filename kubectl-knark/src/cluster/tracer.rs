@@ -49,19 +49,17 @@ pub enum TracerError {
     /// The API server's word.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// The pod's fate.
-    #[error("node {node}: {why}")]
-    Over {
-        /// Where.
-        node: String,
-        /// What happened and what to do.
-        why: String,
-    },
+    /// Tracers can't be where they shall be.
+    #[error(
+        "there is no namespace {0:?} for the tracer pods: choose another by --tracer-namespace, or make it by `kubectl create namespace {0}`"
+    )]
+    NoNamespace(String),
+    /// The pod's fate: what happened and what to do.
+    #[error("{0}")]
+    Over(String),
     /// The Job has no pod.
-    #[error("node {node}: the Job {namespace}/{job} has no pod after {} s: {why}", POD_WITHIN.as_secs())]
+    #[error("the Job {namespace}/{job} has no pod after {} s: {why}", POD_WITHIN.as_secs())]
     NoPod {
-        /// Where.
-        node: String,
         /// The Job.
         job: String,
         /// Its namespace.
@@ -70,7 +68,7 @@ pub enum TracerError {
         why: String,
     },
     /// The kubelet doesn't take the pod up.
-    #[error("node {node}: its kubelet has not taken up the tracer within {} s: check `kubectl describe node {node}`", KUBELET_WITHIN.as_secs())]
+    #[error("the kubelet of node {node} has not taken up the tracer within {} s: check `kubectl describe node {node}`", KUBELET_WITHIN.as_secs())]
     Ignored {
         /// Where.
         node: String,
@@ -130,10 +128,9 @@ impl Tracers {
             let (in_ours, in_systems) = tokio::join!(dry_run(cluster, &ours, node), dry_run(cluster, &systems, node));
             template = match (in_ours, in_systems) {
                 (Ok(()), _) => ours,
-                (Err(TracerError::Api(error)), Ok(())) if error.is_not_found() || error.is_forbidden() => systems,
-                (Err(TracerError::Api(error)), Err(systems)) if error.is_not_found() || error.is_forbidden() => {
-                    return Err(systems);
-                }
+                // Not there, or not for this user.
+                (Err(TracerError::NoNamespace(_)), in_systems) => in_systems.map(|()| systems)?,
+                (Err(TracerError::Api(error)), in_systems) if error.is_forbidden() => in_systems.map(|()| systems)?,
                 (Err(error), _) => return Err(error),
             };
         }
@@ -177,10 +174,10 @@ impl Tracers {
             let seen = pods.borrow_and_update().get(job).cloned();
             let left = match &seen {
                 None => POD_WITHIN.checked_sub(created.elapsed()),
-                Some(Seen::Gone) => return Err(self.over(node, "the tracer's pod was deleted by someone else")),
+                Some(Seen::Gone) => return Err(over("the tracer's pod was deleted by someone else")),
                 Some(Seen::There(pod)) => match diagnose::state(pod) {
                     State::Running => return Ok(pod.name_any()),
-                    State::Over(why) => return Err(self.over(node, &why)),
+                    State::Over(why) => return Err(TracerError::Over(why)),
                     State::Waiting(doing) => {
                         if said != doing {
                             said = doing;
@@ -195,44 +192,39 @@ impl Tracers {
             };
             let Some(left) = left else { return Err(self.late(job, node, seen.is_some()).await) };
             if let Ok(Err(_)) = timeout(left.min(Duration::from_secs(3600)), pods.changed()).await {
-                return Err(self.over(node, "the watch of the tracer's pod ended"));
+                return Err(over("the watch of the tracer's pod ended"));
             }
         }
     }
 
     /// Resolves when the Job's pod runs no longer, with the reason.
-    pub async fn ended(&self, job: &str, node: &str) -> TracerError {
+    pub async fn ended(&self, job: &str) -> TracerError {
         let mut pods = self.pods.clone();
         loop {
             match pods.borrow_and_update().get(job) {
-                Some(Seen::Gone) => return self.over(node, "the tracer's pod was deleted by someone else"),
+                Some(Seen::Gone) => return over("the tracer's pod was deleted by someone else"),
                 Some(Seen::There(pod)) => {
                     if let State::Over(why) = diagnose::state(pod) {
-                        return self.over(node, &why);
+                        return TracerError::Over(why);
                     }
                 }
                 None => {}
             }
             if pods.changed().await.is_err() {
-                return self.over(node, "the watch of the tracer's pod ended");
+                return over("the watch of the tracer's pod ended");
             }
         }
     }
 
-    fn over(&self, node: &str, why: &str) -> TracerError {
-        TracerError::Over { node: node.to_owned(), why: why.to_owned() }
-    }
-
     async fn late(&self, job: &str, node: &str, has_pod: bool) -> TracerError {
-        let node = node.to_owned();
         if has_pod {
-            return TracerError::Ignored { node };
+            return TracerError::Ignored { node: node.to_owned() };
         }
         let events: Api<Event> = Api::namespaced(self.cluster.client.clone(), self.namespace());
         let events = events.list(&ListParams::default().fields(&format!("involvedObject.name={job}"))).await;
         let why = events.ok().and_then(|events| diagnose::without_pod(&events.items));
         let why = why.unwrap_or_else(|| "does the cluster's Job controller run?".to_owned());
-        TracerError::NoPod { node, job: job.to_owned(), namespace: self.namespace().to_owned(), why }
+        TracerError::NoPod { job: job.to_owned(), namespace: self.namespace().to_owned(), why }
     }
 
     /// Removes all that was made, and waits for its end. May be called again.
@@ -271,13 +263,19 @@ impl Tracers {
     }
 }
 
+fn over(why: &str) -> TracerError {
+    TracerError::Over(why.to_owned())
+}
+
 async fn dry_run(cluster: &Cluster, template: &Template, node: &str) -> Result<(), TracerError> {
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &template.namespace);
     let params = PostParams { dry_run: true, ..PostParams::default() };
     let doing = || format!("checking whether a tracer may run in namespace {}", template.namespace);
     let tried = pods.create(&params, &template.pod(0, node)?).await;
-    tried.map_err(|error| cluster.explain(doing(), error).in_namespace(&template.namespace))?;
-    Ok(())
+    match tried.map_err(|error| cluster.explain(doing(), error).in_namespace(&template.namespace)) {
+        Err(error) if error.is_not_found() => Err(TracerError::NoNamespace(template.namespace.clone())),
+        tried => Ok(tried.map(|_| ())?),
+    }
 }
 
 async fn watch_pods(cluster: Cluster, namespace: String, session: String, seen: watch::Sender<Pods>) {
