@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# All tests, with all that they need: run.sh [pure|kernel|cluster|all]
+#   pure     formatting, lints, licences, policies, frames, rendering: runs anywhere
+#   kernel   the probes on this machine's kernel: needs root
+#   cluster  the plugin on a real two-node Kubernetes on this machine: needs root
+# The cluster is brought up and taken down again, unless it was up before.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+
+main() {
+  local part
+  tests/setup.sh tracer
+  case ${1:-all} in
+    pure | kernel | cluster) "$1" ;;
+    all) for part in pure kernel cluster; do "$part"; done ;;
+    *) sed -n '2,5s/^# \{0,1\}//p' tests/run.sh >&2 && exit 2 ;;
+  esac
+}
+
+pure() {
+  step "formatting" cargo fmt --all --check
+  step "lints" cargo clippy --quiet --all-targets -- -D warnings
+  tests/setup.sh cross-check
+  local target
+  for target in x86_64-pc-windows-gnu x86_64-apple-darwin aarch64-apple-darwin; do
+    step "the plugin for $target" cargo check --quiet -p knark-specs -p kubectl-knark --target "$target"
+  done
+  step "the tracer for arm64" cargo check --quiet -p knark-tracer --target aarch64-unknown-linux-musl
+  step "pure tests" cargo test -p knark-specs -p kubectl-knark
+  cargo build --quiet -p kubectl-knark -p knark-tracer
+  step "commands" cargo test -p knark-tests --test cli --test replay --test krew
+}
+
+kernel() {
+  cargo build --quiet -p kubectl-knark -p knark-tracer
+  step "probes" as_root cargo test -p knark-abi -p knark-tracer
+  step "local traces" as_root cargo test -p knark-tests --test local -- --test-threads 1
+}
+
+cluster() {
+  tests/setup.sh cluster
+  cargo build --quiet -p kubectl-knark
+  step "the tracer's image" tests/image.sh
+  local was_up=
+  tests/cluster/cluster status > /dev/null 2>&1 && was_up=1
+  step "cluster up" tests/cluster/cluster up
+  [[ $was_up ]] || trap 'tests/cluster/cluster down' EXIT
+  tests/cluster/cluster load "$(tests/image.sh path)"
+  step "end to end" as_root cargo test -p knark-tests --test 'cluster_*' -- --test-threads 2
+}
+
+# step NAME COMMAND...: says what is being done, and how long it took.
+step() {
+  local name=$1 began=$SECONDS
+  shift
+  echo "== $name"
+  "$@"
+  echo "== $name: $((SECONDS - began)) s"
+}
+
+# The kernel lets only root load probes; the build folder stays the user's.
+as_root() {
+  if ((EUID)); then
+    sudo --preserve-env=CARGO_TERM_COLOR env "PATH=$PATH" "HOME=$HOME" "$@"
+  else
+    "$@"
+  fi
+}
+
+main "$@"
