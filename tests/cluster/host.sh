@@ -29,6 +29,10 @@ host_prepare() {
     done > "$STATE/folders"
     echo "$boot" > "$STATE/boot"
   fi
+  # systemd mounts this on a real node.
+  if [[ ! -e /sys/kernel/tracing/events ]] && mount -t tracefs tracefs /sys/kernel/tracing; then
+    touch "$STATE/tracefs"
+  fi
   # The API server reaches kubelets by their names, which lead to where they listen.
   for node; do
     grep -q " $node $MARK\$" /etc/hosts || echo "$(address "$node") $node $MARK" >> /etc/hosts
@@ -46,6 +50,7 @@ host_restore() {
       [[ $(< "/proc/sys/$name") == "$value" ]] || echo "$value" > "/proc/sys/$name"
     done < "$STATE/sysctls"
   fi
+  [[ ! -e $STATE/tracefs ]] || umount /sys/kernel/tracing || true
   while read -r name; do rm -rf --one-file-system "$name"; done < "$STATE/folders"
   find /var/log/containers -lname "$STATE/*" -delete 2> /dev/null || true
   rm -f /var/lib/cni/results/knark-*
