@@ -75,7 +75,7 @@ pub unsafe fn append(s: *mut Scratch, part: *mut PathPart, given: Given, before:
                 }
             }
         }
-        if given.name != Call::NO {
+        if !itself {
             let (len, flags) = Out::user_string(out, name);
             (*part).name_len = len;
             (*part).name_flags = flags;

@@ -150,7 +150,8 @@ unsafe fn end(w: *mut Walk, dentry: u64) {
     // SAFETY: by this function's contract; positions are masked to the buffer.
     unsafe {
         if (*w).pos != END {
-            if field!(dentry, dentry_d_hash_pprev) == Some(0) {
+            // what is not in the cache of names, unless it is the top of a mount, which never is
+            if field!(dentry, dentry_d_hash_pprev) == Some(0) && field!(dentry, dentry_d_parent) != Some(dentry) {
                 (*w).flags |= found::DELETED;
             }
             return;

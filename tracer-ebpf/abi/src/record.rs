@@ -50,6 +50,8 @@ pub mod text {
     pub const PRESENT: u8 = 8;
     /// A null pointer was passed.
     pub const NULL: u8 = 16;
+    /// What was walked is the file itself; this is what was asked for, to compare with.
+    pub const BESIDE: u8 = 32;
 }
 
 /// `Header::marks`.

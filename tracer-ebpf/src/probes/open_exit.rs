@@ -63,6 +63,7 @@ fn open(nr: u32, result: i64, verdict: u8) -> Option<()> {
         let task = kernel::current();
         let mut from = None;
         let mut with_name = name != 0;
+        let mut beside = 0;
         if result >= 0 {
             if let Some((file, shared)) = file::of_descriptor(task, result as i32) {
                 from = file::place(file + offset!(file_f_path));
@@ -74,6 +75,7 @@ fn open(nr: u32, result: i64, verdict: u8) -> Option<()> {
                 }
                 if shared {
                     (*head).marks |= mark::FD_SHARED;
+                    beside = text::BESIDE;
                 } else {
                     with_name = false;
                 }
@@ -97,7 +99,7 @@ fn open(nr: u32, result: i64, verdict: u8) -> Option<()> {
         if with_name {
             let (len, flags) = Out::user_string(out, name);
             (*body).name_len = len;
-            (*body).name_flags = flags | text::PRESENT;
+            (*body).name_flags = flags | beside;
         }
         Out::emit(out, kind::OPEN, record::QUIET);
     }

@@ -219,3 +219,97 @@ fn word(raw: &[u8], at: usize) -> Option<u32> {
     let bytes = raw.get(at..at.checked_add(4)?)?;
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A small kernel: `struct outer { int a; union { struct { int b; inner c; }; }; }`, and an enum.
+    fn small() -> Vec<u8> {
+        let mut names = vec![0];
+        let mut name = |text: &str| {
+            let at = names.len();
+            names.extend_from_slice(text.as_bytes());
+            names.push(0);
+            at as u32
+        };
+        let info = |kind: u32, count: u32| kind << 24 | count;
+        let types: Vec<u32> = [
+            // 1: int
+            vec![name("int"), info(1, 0), 4, 32],
+            // 2: struct inner { int x; int y; }
+            vec![name("inner"), info(4, 2), 8, name("x"), 1, 0, name("y"), 1, 32],
+            // 3: typedef
+            vec![name("inner_t"), info(8, 0), 2],
+            // 4: struct { int b; inner_t c; }
+            vec![0, info(4, 2), 12, name("b"), 1, 0, name("c"), 3, 32],
+            // 5: union of it
+            vec![0, info(5, 1), 12, 0, 4, 0],
+            // 6: struct outer
+            vec![name("outer"), info(4, 2), 16, name("a"), 1, 0, 0, 5, 32],
+            // 7: enum numbers { ZERO, SEVEN = 7 }
+            vec![name("numbers"), info(6, 2), 4, name("ZERO"), 0, name("SEVEN"), 7],
+            // 8: a struct within itself, and a typedef of itself: no compiler makes these
+            vec![name("loop"), info(4, 2), 4, 0, 8, 0, 0, 8, 0],
+            vec![name("typeloop"), info(8, 0), 9],
+            vec![name("user"), info(4, 1), 4, name("t"), 9, 0],
+        ]
+        .concat();
+        let types: Vec<u8> = types.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let mut raw = 0xeb9f_u16.to_ne_bytes().to_vec();
+        raw.extend_from_slice(&[1, 0]);
+        for word in [24, 0, types.len(), types.len(), names.len()] {
+            raw.extend_from_slice(&(word as u32).to_ne_bytes());
+        }
+        [raw, types, names].concat()
+    }
+
+    fn ask(btf: &Btf) {
+        for (of, path) in [("outer", "c.y"), ("outer", "nothing"), ("inner", "x"), ("loop", "q"), ("user", "t.q")] {
+            let _ = btf.offset(of, path);
+        }
+        let _ = (btf.size_of("outer"), btf.enumerator("numbers", "SEVEN"), btf.has("inner", "y"));
+    }
+
+    #[test]
+    fn finds_members_in_anonymous_ones() {
+        let btf = Btf::parse(small()).unwrap();
+        assert_eq!(btf.offset("outer", "a"), Ok(0));
+        assert_eq!(btf.offset("outer", "b"), Ok(4));
+        assert_eq!(btf.offset("outer", "c.y"), Ok(12));
+        assert_eq!((btf.size_of("outer"), btf.size_of("inner")), (Ok(16), Ok(8)));
+        assert_eq!(btf.enumerator("numbers", "SEVEN"), Ok(7));
+        assert_eq!(btf.offset("outer", "z"), Err(Error::Missing("outer.z".into())));
+        assert_eq!(btf.offset("loop", "z"), Err(Error::Missing("loop.z".into())));
+        assert_eq!(btf.offset("user", "t.z"), Err(Error::Missing("user.t.z".into())));
+        assert!(btf.enumerator("numbers", "EIGHT").is_err() && btf.size_of("nothing").is_err());
+    }
+
+    #[test]
+    fn is_not_led_astray_by_damage() {
+        let whole = small();
+        for len in 0..whole.len() {
+            assert!(Btf::parse(whole[..len].to_vec()).is_err(), "cut off at {len}");
+        }
+        for at in 0..whole.len() {
+            for value in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut bad = whole.clone();
+                bad[at] = value;
+                if let Ok(btf) = Btf::parse(bad) {
+                    ask(&btf);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn reads_this_kernels() {
+        let Ok(btf) = Btf::kernel() else {
+            println!("not tested: this kernel has no BTF");
+            return;
+        };
+        let btf = btf.unwrap();
+        assert!(btf.offset("task_struct", "tgid").unwrap() < btf.size_of("task_struct").unwrap());
+        assert!(super::super::offsets::of(&btf).is_ok());
+    }
+}

@@ -198,3 +198,164 @@ fn cgroup(head: Head, mut rest: Bytes<'_>) -> Option<Cgroup<'_>> {
         verdict: verdict(body.verdict),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of<T: Plain>(value: &T) -> Vec<u8> {
+        #[expect(unsafe_code, reason = "the reverse of what is tested")]
+        // SAFETY: the types have no padding.
+        unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }.to_vec()
+    }
+
+    fn head_of(kind: u8, op: Op) -> Header {
+        Header {
+            len: 0,
+            kind,
+            op: op as u8,
+            verdict: 1,
+            _pad: 0,
+            marks: mark::INODE,
+            tgid: 1,
+            tid: 2,
+            ppid: 3,
+            uid: 4,
+            gid: 5,
+            boot_ns: 6,
+            cgroup: 7,
+            start_ns: 8,
+            parent_start_ns: 9,
+            exec_id: 10,
+            comm: *b"name\0\0\0\0\0\0\0\0\0\0\0\0",
+        }
+    }
+
+    fn whole(kind: u8, op: Op, body: &[u8], strings: &[u8]) -> Vec<u8> {
+        let mut head = head_of(kind, op);
+        head.len = u32::try_from(size_of::<Header>() + body.len() + strings.len()).unwrap();
+        [&bytes_of(&head)[..], body, strings].concat()
+    }
+
+    fn part(walked: u16, name: u16, name_flags: u8) -> PathPart {
+        PathPart { walked_len: walked, name_len: name, walked_flags: 1, name_flags, _pad: [0; 2] }
+    }
+
+    fn rename(first_flags: u8) -> Vec<u8> {
+        let body = PathBody {
+            result: -2,
+            args: [1, 2, 3, 4, 5, 6],
+            enter_ns: 5,
+            inode: abi::Inode::default(),
+            first: part(2, 3, first_flags),
+            second: part(1, 2, text::PRESENT),
+            nr: 82,
+            xattr_len: 0,
+            xattr_flags: 0,
+            _pad: 0,
+        };
+        let late = first_flags & text::LATE != 0;
+        whole(kind::PATH, Op::Rename, &bytes_of(&body), if late { b"/w/toone" } else { b"/wone/to" })
+    }
+
+    #[test]
+    fn strings_are_where_they_belong() {
+        for flags in [text::PRESENT, text::PRESENT | text::LATE] {
+            let bytes = rename(flags);
+            let Some(Record::Path(call)) = record(&bytes) else { panic!() };
+            assert_eq!((call.result, call.op), (-2, Op::Rename));
+            assert_eq!(&call.path.joined()[..], b"/w/one");
+            assert_eq!(&call.second.unwrap().joined()[..], b"/to");
+            assert_eq!((call.head.comm(), call.head.tgid), (&b"name"[..], 1));
+        }
+    }
+
+    #[test]
+    fn damage_is_no_panic() {
+        let open = OpenBody {
+            result: 3,
+            flags: 0,
+            inode: abi::Inode::default(),
+            mode: 0,
+            dirfd: 0,
+            walked_len: 4,
+            name_len: 0,
+            walked_flags: 1,
+            name_flags: 0,
+            _pad: [0; 2],
+        };
+        let exec = ExecBody {
+            inode: abi::Inode::default(),
+            args_total: 3,
+            args_len: 3,
+            args_before: 0,
+            exe_len: 2,
+            filename_len: 1,
+            cwd_len: 1,
+            exe_flags: 1,
+            cwd_flags: 1,
+            ancestors: 1,
+            old_tid: 1,
+        };
+        let ancestor = bytes_of(&abi::Ancestor { start_ns: 1, tgid: 1, _pad: 0, comm: [65; 16] });
+        let all = [
+            rename(text::PRESENT),
+            whole(kind::OPEN, Op::Openat, &bytes_of(&open), b"/etc"),
+            whole(kind::EXEC, Op::Open, &bytes_of(&exec), &[&ancestor[..], b"/xx/abc"].concat()),
+            whole(kind::EXEC_ARGS, Op::Open, &bytes_of(&ArgsBody { offset: 0, len: 3 }), b"abc"),
+            whole(kind::EXIT, Op::Open, &bytes_of(&ExitBody { status: 256, _pad: 0, lived_ns: 1 }), b""),
+        ];
+        for good in all {
+            assert!(record(&good).is_some());
+            for len in 0..good.len() {
+                assert!(record(&good[..len]).is_none());
+            }
+            for at in 4..good.len() {
+                for value in [0, 1, 0x7f, 0xff] {
+                    let mut bad = good.clone();
+                    bad[at] = value;
+                    if let Some(record) = record(&bad) {
+                        let _ = format!("{record:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn continuations_are_put_together_up_to_a_gap() {
+        let part = |tgid: u32, offset: u32, bytes: &'static [u8]| {
+            let mut raw = head_of(kind::EXEC_ARGS, Op::Open);
+            raw.tgid = tgid;
+            ExecArgs { head: head(&raw).unwrap(), offset, bytes }
+        };
+        let inline = u32::try_from(abi::ARGS_INLINE).unwrap();
+        let exec = |tgid: u32| {
+            let mut raw = head_of(kind::EXEC, Op::Open);
+            raw.tgid = tgid;
+            Exec {
+                head: head(&raw).unwrap(),
+                exe: PathName { walked: b"/x", walked_flags: 1, name: b"", name_flags: 0 },
+                filename: b"x",
+                cwd: PathName { walked: b"/", walked_flags: 1, name: b"", name_flags: 0 },
+                inode: None,
+                args: b"first,",
+                args_before: 1,
+                args_total: 99,
+                ancestors: Ancestors(&[]),
+                old_tid: tgid,
+            }
+        };
+        let mut args = super::super::Args::default();
+        args.push(&part(1, inline, b"a"));
+        args.push(&part(2, inline, b"x"));
+        args.push(&part(1, inline + 1, b"b"));
+        args.push(&part(2, inline + 2, b"after a gap"));
+        args.push(&part(3, inline + 1, b"without a start"));
+        assert_eq!(&args.join(&exec(1))[..], b"first,ab");
+        assert_eq!(&args.join(&exec(2))[..], b"first,x");
+        assert_eq!(&args.join(&exec(3))[..], b"first,");
+        // asked for once
+        assert_eq!(&args.join(&exec(1))[..], b"first,");
+    }
+}

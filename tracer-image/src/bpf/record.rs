@@ -135,16 +135,15 @@ pub struct PathName<'a> {
 impl<'a> PathName<'a> {
     /// Whether the walked path is the file itself.
     pub fn source(&self) -> PathSource {
-        if self.name_flags & text::PRESENT == 0 || (self.name.is_empty() && self.name_flags & text::FAULT == 0) {
-            PathSource::Kernel
-        } else {
-            PathSource::Argument
+        match self.name_flags & (text::PRESENT | text::BESIDE) {
+            text::PRESENT => PathSource::Argument,
+            _ => PathSource::Kernel,
         }
     }
 
     /// The whole path: an argument is joined to its directory, and nothing is resolved.
     pub fn joined(&self) -> Cow<'a, [u8]> {
-        if self.name.is_empty() {
+        if self.name.is_empty() || self.source() == PathSource::Kernel {
             return Cow::Borrowed(self.walked);
         }
         if self.walked.is_empty() || self.name.first() == Some(&b'/') {

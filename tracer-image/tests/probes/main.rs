@@ -1,0 +1,12 @@
+//! The probes on this machine's kernel. They take root.
+//!
+//! A test's work runs in a process of its own, and nothing else is in scope: other tests and other programs may run
+//! meanwhile. Most tests share one set of probes, since the kernel takes seconds to take one away.
+
+mod calls;
+mod exec;
+mod harness;
+mod loss;
+mod paths;
+mod races;
+mod scopes;
