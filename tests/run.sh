@@ -21,12 +21,12 @@ main() {
 pure() {
   step "formatting" cargo fmt --all --check
   step "lints" cargo clippy --quiet --all-targets -- -D warnings
-  tests/setup.sh cross-check
+  tests/setup.sh cross
   local target
   for target in x86_64-pc-windows-gnu x86_64-apple-darwin aarch64-apple-darwin; do
-    step "the plugin for $target" cargo check --quiet -p knark-specs -p kubectl-knark --target "$target"
+    step "the plugin for $target" cargo-zigbuild check --quiet -p knark-specs -p kubectl-knark --target "$target"
   done
-  step "the tracer for arm64" cargo check --quiet -p knark-tracer --target aarch64-unknown-linux-musl
+  step "the tracer for arm64" cargo-zigbuild check --quiet -p knark-tracer --target aarch64-unknown-linux-musl
   step "pure tests" cargo test -p knark-specs -p kubectl-knark
   cargo build --quiet -p kubectl-knark -p knark-tracer
   step "commands" cargo test -p knark-tests --test cli --test replay --test krew

@@ -26,27 +26,43 @@ pub enum Place {
     },
 }
 
-/// Reads a path in the cgroup hierarchy.
+/// Reads a path in the cgroup hierarchy. A node may itself be a container, so a pod goes before what stands above it, and
+/// of containers without a pod the innermost counts.
 pub fn place(path: &[u8]) -> Place {
-    let (mut kubepods, mut pod_uid) = (false, None);
-    for part in path.split(|b| *b == b'/') {
-        let Ok(part) = std::str::from_utf8(part) else { continue };
-        if part.starts_with("kubepods") || part.contains("-kubepods") {
-            kubepods = true;
-        }
-        if pod_uid.is_none()
-            && kubepods
-            && let Some(uid) = uid(part)
+    let (mut kubepods, mut pod_uid, mut container) = (false, None, None);
+    for part in path.split(|b| *b == b'/').filter_map(|part| std::str::from_utf8(part).ok()) {
+        kubepods |= is_kubepods(part);
+        if let Some(uid) = uid(part).filter(|_| kubepods && pod_uid.is_none()) {
+            (pod_uid, container) = (Some(uid), None);
+        } else if let Some(id) = container_id(part)
+            && (pod_uid.is_none() || container.is_none())
         {
-            pod_uid = Some(uid);
-        } else if let Some(id) = container_id(part) {
-            return Place::Container { pod_uid, id: id.to_owned() };
+            container = Some(id);
         }
     }
-    match pod_uid {
-        Some(uid) => Place::Pod { uid },
-        None => Place::Other { kubepods },
+    match (pod_uid, container) {
+        (Some(uid), None) => Place::Pod { uid },
+        (None, Some(_)) if kubepods => Place::Other { kubepods },
+        (pod_uid, Some(id)) => Place::Container { pod_uid, id: id.to_owned() },
+        (None, None) => Place::Other { kubepods },
     }
+}
+
+/// The folder below which this node's kubelet puts its pods, out of the path of one of them.
+pub fn kubepods_root(path: &[u8]) -> Option<&[u8]> {
+    let mut end = 0;
+    for part in path.split_inclusive(|b| *b == b'/') {
+        end += part.len();
+        let name = part.strip_suffix(b"/").unwrap_or(part);
+        if std::str::from_utf8(name).is_ok_and(is_kubepods) {
+            return path.get(..end).map(|root| root.strip_suffix(b"/").unwrap_or(root));
+        }
+    }
+    None
+}
+
+fn is_kubepods(part: &str) -> bool {
+    part.starts_with("kubepods") || part.contains("-kubepods")
 }
 
 fn uid(part: &str) -> Option<String> {
@@ -93,11 +109,25 @@ mod tests {
                 format!("/kubepods/podc2d5a9f37a4e4f1db6b0a7de53d84f3b/{ID}"),
                 Place::Container { pod_uid: Some("c2d5a9f37a4e4f1db6b0a7de53d84f3b".into()), id: ID.into() },
             ),
+            (format!("/docker/{ID}/kubelet/kubepods"), Place::Other { kubepods: true }),
+            (format!("/docker/{}/kubelet/kubepods/pod{UID}/{ID}", ID.replace('0', "f")), container()),
             (format!("/docker/{ID}"), Place::Container { pod_uid: None, id: ID.into() }),
             (format!("/system.slice/docker-{ID}.scope"), Place::Container { pod_uid: None, id: ID.into() }),
             ("/kubepods/pod../../etc".to_owned(), Place::Other { kubepods: true }),
         ] {
             assert_eq!(place(path.as_bytes()), want, "{path}");
         }
+    }
+
+    #[test]
+    fn where_a_kubelet_puts_its_pods() {
+        for (path, root) in [
+            (format!("/node-1/kubepods/burstable/pod{UID}"), "/node-1/kubepods"),
+            (format!("/kubepods.slice/kubepods-pod{UID}.slice"), "/kubepods.slice"),
+            (format!("/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{UID}.slice"), "/kubelet.slice/kubelet-kubepods.slice"),
+        ] {
+            assert_eq!(kubepods_root(path.as_bytes()), Some(root.as_bytes()));
+        }
+        assert_eq!(kubepods_root(b"/system.slice/ssh.service"), None);
     }
 }

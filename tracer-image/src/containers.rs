@@ -4,7 +4,13 @@
 //! cgroups under which pods appear get Hold: the first events of a new pod come up and wait in user space until its verdict
 //! is known.
 
-use std::{collections::VecDeque, fs, io, path::Path};
+use std::{
+    collections::VecDeque,
+    ffi::{OsStr, OsString},
+    fs,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
 
 use knark_specs::frame::{CONTAINER_SLOTS, Container, HostFilter, Item, PodVerdict, Target};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -13,7 +19,7 @@ use crate::{
     batch,
     bpf::{Hierarchy, MapError, Probes, Verdict, cgroups},
     bundle::{Bundles, Names},
-    cgroup_path::{Place, place},
+    cgroup_path::{Place, kubepods_root, place},
 };
 
 /// Removed cgroups are remembered for the events that are still on their way; no more than these.
@@ -33,6 +39,7 @@ pub struct Containers {
     slots_free: Vec<u32>,
     bundles: Bundles,
     own_pod: Option<String>,
+    kubepods: Option<Vec<u8>>,
     changes: Vec<(u64, Verdict)>,
 }
 
@@ -43,6 +50,8 @@ struct Cgroup {
     names: Option<Names>,
     verdict: Verdict,
     slot: u32,
+    /// It lies where this node's kubelet puts its pods: nodes may share a kernel.
+    ours: bool,
 }
 
 /// What to do with an event.
@@ -72,6 +81,7 @@ impl Containers {
             slots_free: Vec::new(),
             bundles: Bundles::default(),
             own_pod,
+            kubepods: None,
             changes: Vec::new(),
         }
     }
@@ -79,30 +89,26 @@ impl Containers {
     /// Takes in the cgroups that are there already. The probes must be attached: what is made meanwhile is then reported.
     pub fn scan(&mut self, probes: &mut Probes) -> Result<(), MapError> {
         let root = self.hierarchy.mount.clone();
-        self.scan_below(&root, b"/", probes, 0)
+        if let Some(own) = &self.own_pod {
+            let is_own = |path: &[u8]| matches!(place(path), Place::Pod { uid } if uid == *own);
+            self.kubepods = find(&root, b"/", &is_own, 0).and_then(|path| kubepods_root(&path).map(<[u8]>::to_vec));
+        }
+        self.scan_below(&root, b"/", 0, probes, 0)
     }
 
-    fn scan_below(&mut self, folder: &Path, path: &[u8], probes: &mut Probes, depth: usize) -> Result<(), MapError> {
+    fn scan_below(&mut self, folder: &Path, path: &[u8], parent: u64, probes: &mut Probes, depth: usize) -> Result<(), MapError> {
         let Ok(id) = cgroups::id_of(folder) else { return Ok(()) };
         // The verdict first, the children after: one that is made in between inherits it.
-        self.add(id, path, None);
+        self.add(id, parent, path, None);
         self.apply(probes)?;
-        let Ok(children) = children(folder) else { return Ok(()) };
-        for name in children {
-            if depth < MAX_DEPTH {
-                let mut below = path.to_vec();
-                if below != b"/" {
-                    below.push(b'/');
-                }
-                below.extend_from_slice(std::os::unix::ffi::OsStrExt::as_bytes(name.as_os_str()));
-                self.scan_below(&folder.join(&name), &below, probes, depth + 1)?;
-            }
+        for (child, name) in children(folder, depth) {
+            self.scan_below(&child, &below(path, &name), id, probes, depth + 1)?;
         }
         Ok(())
     }
 
     /// A cgroup was made, with the verdict that the kernel let it inherit, or is found. One that is known stays as it is.
-    pub fn add(&mut self, id: u64, path: &[u8], inherited: Option<Verdict>) {
+    pub fn add(&mut self, id: u64, parent: u64, path: &[u8], inherited: Option<Verdict>) {
         if self.cgroups.contains_key(&id) {
             return;
         }
@@ -111,7 +117,10 @@ impl Containers {
             Place::Container { id, .. } => self.bundles.names(id),
             Place::Pod { .. } | Place::Other { .. } => None,
         };
-        let mut cgroup = Cgroup { path: path.to_vec(), place, names, verdict: Verdict::Ignore, slot: 0 };
+        // A path that the kernel tells may begin above what is mounted here, so the parent is asked first.
+        let below_ours = |root: &Vec<u8>| path.strip_prefix(root.as_slice()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
+        let ours = self.cgroups.get(&parent).is_some_and(|parent| parent.ours) || self.kubepods.as_ref().is_none_or(below_ours);
+        let mut cgroup = Cgroup { path: path.to_vec(), place, names, verdict: Verdict::Ignore, slot: 0, ours };
         cgroup.verdict = self.verdict(&cgroup);
         if inherited != Some(cgroup.verdict) {
             self.changes.push((id, cgroup.verdict));
@@ -227,6 +236,9 @@ impl Containers {
 
     fn pod_verdict(&self, cgroup: &Cgroup, namespace: Option<&str>) -> Verdict {
         let names = cgroup.names.as_ref();
+        if !cgroup.ours {
+            return Verdict::Ignore;
+        }
         let (uid, container) = match &cgroup.place {
             Place::Other { kubepods: true } => return Verdict::Hold,
             Place::Other { kubepods: false } | Place::Container { pod_uid: None, .. } => return Verdict::Ignore,
@@ -269,10 +281,10 @@ impl Containers {
             }
             Place::Pod { .. } | Place::Other { kubepods: true } => Verdict::Hold,
             // A container may appear in any folder; one without folders is a service's own.
-            Place::Other { kubepods: false } => match children(&self.hierarchy.folder(&cgroup.path)) {
-                Ok(children) if !children.is_empty() && cgroup.path != b"/" => Verdict::Hold,
-                _ => Verdict::Ignore,
-            },
+            Place::Other { kubepods: false } => {
+                let is_folder = cgroup.path != b"/" && !children(&self.hierarchy.folder(&cgroup.path), 0).is_empty();
+                if is_folder { Verdict::Hold } else { Verdict::Ignore }
+            }
         }
     }
 }
@@ -286,7 +298,21 @@ impl Cgroup {
     }
 }
 
-fn children(folder: &Path) -> io::Result<Vec<std::ffi::OsString>> {
-    let entries = fs::read_dir(folder)?.flatten();
-    Ok(entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.file_name()).collect())
+/// The folders in a folder; none below the depth that anybody uses.
+fn children(folder: &Path, depth: usize) -> Vec<(PathBuf, OsString)> {
+    let Some(entries) = fs::read_dir(folder).ok().filter(|_| depth < MAX_DEPTH) else { return Vec::new() };
+    let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.map(|entry| (entry.path(), entry.file_name())).collect()
+}
+
+fn below(path: &[u8], name: &OsStr) -> Vec<u8> {
+    let path = path.strip_suffix(b"/").unwrap_or(path);
+    [path, b"/", name.as_bytes()].concat()
+}
+
+fn find(folder: &Path, path: &[u8], wanted: &impl Fn(&[u8]) -> bool, depth: usize) -> Option<Vec<u8>> {
+    if wanted(path) {
+        return Some(path.to_vec());
+    }
+    children(folder, depth).into_iter().find_map(|(child, name)| find(&child, &below(path, &name), wanted, depth + 1))
 }

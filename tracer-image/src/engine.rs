@@ -206,7 +206,7 @@ impl Tracer {
     /// A record from the ring.
     fn take(&mut self, bytes: &[u8], record: &Record<'_>) {
         match record {
-            Record::CgroupMkdir(made) => return self.containers.add(made.id, made.path, made.verdict),
+            Record::CgroupMkdir(made) => return self.containers.add(made.id, made.parent, made.path, made.verdict),
             Record::CgroupRmdir(gone) => return self.containers.remove(gone.id),
             _ => {}
         }
