@@ -122,6 +122,7 @@ pub async fn drive(
                             let verdicts = changes(&mut known, &session.verdicts.borrow_and_update());
                             send!(Down::Pods(verdicts));
                             greeted = true;
+                            ping.reset_immediately();
                             if *session.stop.borrow_and_update() {
                                 stopping = true;
                                 send!(Down::Stop);

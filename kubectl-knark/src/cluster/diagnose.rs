@@ -39,6 +39,12 @@ pub fn state(pod: &Pod) -> State {
     waiting_state(reason, message, &image)
 }
 
+/// Whether its process has ended for good.
+pub fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
 fn image(pod: &Pod) -> String {
     let container = pod.spec.iter().flat_map(|spec| &spec.containers).find(|container| container.name == CONTAINER);
     container.and_then(|container| container.image.clone()).unwrap_or_default()

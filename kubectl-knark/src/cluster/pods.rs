@@ -22,8 +22,26 @@ use super::{
 };
 use crate::source::Input;
 
-/// The verdicts so far, by the UID that the pod's cgroup bears.
-pub type Verdicts = Arc<BTreeMap<String, PodVerdict>>;
+/// What is known of all pods of the scope, by UID as the API server has it.
+pub type Known = Arc<BTreeMap<String, Placed>>;
+
+/// A verdict, and where it matters.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Placed {
+    verdict: PodVerdict,
+    node: Option<String>,
+}
+
+/// The verdicts for one node's tracer. A pod that has no node yet has no verdict either: its events would be held, not lost.
+/// Pods of other nodes are unwanted, which matters where nodes share a kernel.
+pub fn verdicts(known: &Known, node: &str) -> Arc<BTreeMap<String, PodVerdict>> {
+    let verdict = |pod: &Placed| {
+        let here = pod.node.as_ref()? == node;
+        let PodVerdict { uid, wanted, containers } = pod.verdict.clone();
+        Some((uid.clone(), PodVerdict { uid, wanted: wanted && here, containers }))
+    };
+    Arc::new(known.values().filter_map(verdict).collect())
+}
 
 /// Which pods to keep up with.
 #[derive(Debug, Clone)]
@@ -53,15 +71,10 @@ type Events = Pin<Box<dyn Stream<Item = Result<watcher::Event<Pod>, watcher::Err
 pub struct Pods {
     scope: Scope,
     events: Events,
-    /// By UID as the API server has it.
-    known: BTreeMap<String, Known>,
+    known: Known,
+    /// The wanted pods that `out` was told of, by UID as the API server has it.
+    told: BTreeMap<String, frame::Pod>,
     initial: Vec<Pod>,
-}
-
-struct Known {
-    name: String,
-    told: Option<frame::Pod>,
-    verdict: PodVerdict,
 }
 
 impl Pods {
@@ -75,7 +88,13 @@ impl Pods {
             None => config,
         };
         let mut events: Events = Box::pin(watcher(api, config).default_backoff());
-        let mut pods = Self { scope, events: Box::pin(futures::stream::empty()), known: BTreeMap::new(), initial: Vec::new() };
+        let mut pods = Self {
+            scope,
+            events: Box::pin(futures::stream::empty()),
+            known: Known::default(),
+            told: BTreeMap::new(),
+            initial: Vec::new(),
+        };
         loop {
             match events.next().await {
                 Some(Ok(watcher::Event::InitApply(pod))) => pods.initial.push(pod),
@@ -94,13 +113,13 @@ impl Pods {
     }
 
     /// Tells of the pods as they come and go, until nobody listens.
-    pub async fn follow(mut self, verdicts: watch::Sender<Verdicts>, out: mpsc::Sender<Input>, landed: mpsc::Sender<Landed>) {
+    pub async fn follow(mut self, known: watch::Sender<Known>, out: mpsc::Sender<Input>, landed: mpsc::Sender<Landed>) {
         let initial = std::mem::take(&mut self.initial);
         let mut inputs = Vec::new();
         for pod in &initial {
             self.apply(pod, &mut inputs);
         }
-        self.publish(&verdicts);
+        self.publish(&known);
         let mut fresh: Option<BTreeSet<String>> = None;
         loop {
             for input in inputs.drain(..) {
@@ -112,14 +131,14 @@ impl Pods {
             match event {
                 Ok(watcher::Event::Apply(pod)) => {
                     let news = self.apply(&pod, &mut inputs);
-                    self.publish(&verdicts);
+                    self.publish(&known);
                     if let Some(news) = news {
                         let _ = landed.send(news).await;
                     }
                 }
                 Ok(watcher::Event::Delete(pod)) => {
                     self.forget(&pod.uid().unwrap_or_default(), &mut inputs);
-                    self.publish(&verdicts);
+                    self.publish(&known);
                 }
                 // The watch was lost and begins anew: what isn't listed again is gone.
                 Ok(watcher::Event::Init) => fresh = Some(BTreeSet::new()),
@@ -135,7 +154,7 @@ impl Pods {
                     for uid in gone {
                         self.forget(&uid, &mut inputs);
                     }
-                    self.publish(&verdicts);
+                    self.publish(&known);
                 }
                 // The watcher tries again by itself, and a lost connection is told by the stream.
                 Err(_) => {}
@@ -147,53 +166,41 @@ impl Pods {
         !is_tracer(pod.labels()) && self.scope.wanted.iter().any(|rule| rule.matches(pod))
     }
 
-    /// Takes over a pod's state; says when it is wanted and its node is newly known.
+    /// Takes over a pod's state; says when it is wanted and its node is known.
     fn apply(&mut self, pod: &Pod, inputs: &mut Vec<Input>) -> Option<Landed> {
-        let Some(uid) = pod.uid() else { return None };
+        let uid = pod.uid()?;
         let wanted = self.is_wanted(pod);
         let cgroup_uid = cgroup_uid(pod, &uid);
         let containers = if wanted { self.scope.containers.clone() } else { Vec::new() };
-        let known = self.known.entry(uid).or_insert_with(|| Known {
-            name: pod.name_any(),
-            told: None,
-            verdict: PodVerdict { uid: cgroup_uid.clone(), wanted, containers: containers.clone() },
-        });
-        known.verdict = PodVerdict { uid: cgroup_uid.clone(), wanted, containers };
+        let verdict = PodVerdict { uid: cgroup_uid.clone(), wanted, containers };
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+        let placed = Placed { verdict, node };
+        if self.known.get(&uid) != Some(&placed) {
+            Arc::make_mut(&mut self.known).insert(uid.clone(), placed);
+        }
         if !wanted {
             return None;
         }
         let described = describe(pod, cgroup_uid);
-        if known.told.as_ref() != Some(&described) {
+        if self.told.get(&uid) != Some(&described) {
             inputs.push(Input::Pod(described.clone()));
-            known.told = Some(described);
+            self.told.insert(uid, described);
         }
-        let node = node_of(pod)?;
-        Some(Landed { node, pod: format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any()) })
+        node_of(pod).map(|node| Landed { node, pod: format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any()) })
     }
 
     fn forget(&mut self, uid: &str, inputs: &mut Vec<Input>) {
-        let Some(known) = self.known.remove(uid) else { return };
-        if known.verdict.wanted {
-            inputs.push(Input::PodGone { uid: known.verdict.uid });
-            let named = self.scope.wanted.iter().any(|rule| *rule == Matcher::Name(known.name.clone()));
-            if named {
-                inputs.push(Input::Warning(format!(
-                    "pod {} was deleted; if another of that name starts, it is traced (Ctrl-C ends the trace)",
-                    known.name
-                )));
-            }
+        Arc::make_mut(&mut self.known).remove(uid);
+        let Some(frame::Pod { uid, name, .. }) = self.told.remove(uid) else { return };
+        inputs.push(Input::PodGone { uid });
+        if self.scope.wanted.contains(&Matcher::Name(name.clone())) {
+            let text = format!("pod {name} was deleted; if another of that name starts, it is traced (Ctrl-C ends the trace)");
+            inputs.push(Input::Warning(text));
         }
     }
 
-    fn publish(&self, verdicts: &watch::Sender<Verdicts>) {
-        let now: BTreeMap<_, _> = self.known.values().map(|k| (k.verdict.uid.clone(), k.verdict.clone())).collect();
-        verdicts.send_if_modified(|old| {
-            let changed = **old != now;
-            if changed {
-                *old = Arc::new(now);
-            }
-            changed
-        });
+    fn publish(&self, known: &watch::Sender<Known>) {
+        known.send_if_modified(|old| !Arc::ptr_eq(&std::mem::replace(old, Arc::clone(&self.known)), &self.known));
     }
 }
 
@@ -267,13 +274,19 @@ mod tests {
 
     fn pods(wanted: Vec<Matcher>) -> Pods {
         let scope = Scope { namespace: None, node: None, wanted, containers: vec!["web".into()] };
-        Pods { scope, events: Box::pin(futures::stream::empty()), known: BTreeMap::new(), initial: Vec::new() }
+        Pods {
+            scope,
+            events: Box::pin(futures::stream::empty()),
+            known: Known::default(),
+            told: BTreeMap::new(),
+            initial: Vec::new(),
+        }
     }
 
     #[test]
     fn every_pod_gets_a_verdict() {
         let mut pods = pods(vec![Matcher::Labels(selector::parse("app=web").unwrap())]);
-        let (sender, receiver) = watch::channel(Verdicts::default());
+        let (sender, receiver) = watch::channel(Known::default());
         let mut inputs = Vec::new();
         let landed = pods.apply(&pod("u1", "web", &json!({ "app": "web" }), &json!({})), &mut inputs).unwrap();
         assert_eq!((landed.node.as_str(), landed.pod.as_str()), ("n1", "prod/web"));
@@ -283,7 +296,8 @@ mod tests {
                 .is_none()
         );
         pods.publish(&sender);
-        let verdicts = receiver.borrow().clone();
+        let verdicts = super::verdicts(&receiver.borrow(), "n1");
+        assert!(super::verdicts(&receiver.borrow(), "n2").values().all(|verdict| !verdict.wanted));
         assert_eq!(
             verdicts.values().map(|v| (v.uid.as_str(), v.wanted)).collect::<Vec<_>>(),
             [("u1", true), ("u2", false), ("u3", false)]

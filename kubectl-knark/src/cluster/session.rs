@@ -1,15 +1,26 @@
 //! A trace's life in the cluster: which nodes have a tracer, and the end of it all.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Result;
+use ed25519_dalek::SigningKey;
+use knark_specs::frame::{Plan, PodVerdict};
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
     time::timeout,
 };
 
-use super::{pods::Landed, stream::Stream, tracer::Tracers};
+use super::{
+    pods::{self, Known, Landed},
+    stream::Stream,
+    tracer::Tracers,
+};
 use crate::{connection, source::Input};
 
 /// How long the tracers' last words are waited for.
@@ -26,8 +37,12 @@ pub struct Running {
 pub struct Beginning {
     /// Ready to make pods.
     pub tracers: Tracers,
-    /// What all connections share.
-    pub shared: connection::Session,
+    /// Signs the tracers' challenges.
+    pub key: Arc<SigningKey>,
+    /// What to watch.
+    pub plan: Plan,
+    /// The pods of the scope.
+    pub known: watch::Receiver<Known>,
     /// Makes them end.
     pub stop: Arc<watch::Sender<bool>>,
     /// The nodes to trace from the start.
@@ -41,9 +56,9 @@ pub struct Beginning {
 impl Running {
     /// Starts the tracers.
     pub fn begin(beginning: Beginning, out: mpsc::Sender<Input>) -> Self {
-        let Beginning { tracers, shared, stop, nodes, landed, others } = beginning;
+        let Beginning { tracers, key, plan, known, stop, nodes, landed, others } = beginning;
         let tracers = Arc::new(tracers);
-        let session = Session { tracers: Arc::clone(&tracers), shared, stop: Arc::clone(&stop), out };
+        let session = Session { tracers: Arc::clone(&tracers), key, plan, known, stop: Arc::clone(&stop), out };
         Self { tracers, stop, nodes: tokio::spawn(session.run(nodes, landed, others)) }
     }
 
@@ -78,7 +93,9 @@ impl Remover {
 #[derive(Clone)]
 struct Session {
     tracers: Arc<Tracers>,
-    shared: connection::Session,
+    key: Arc<SigningKey>,
+    plan: Plan,
+    known: watch::Receiver<Known>,
     stop: Arc<watch::Sender<bool>>,
     out: mpsc::Sender<Input>,
 }
@@ -86,7 +103,7 @@ struct Session {
 impl Session {
     /// Runs a tracer on each node where one is wanted, until all have ended and no more can come. All ends with it.
     async fn run(self, nodes: BTreeSet<String>, mut landed: Option<mpsc::Receiver<Landed>>, _others: JoinSet<()>) {
-        let mut stop = self.shared.stop.clone();
+        let mut stop = self.stop.subscribe();
         let mut known: BTreeSet<String> = BTreeSet::new();
         let mut tasks = JoinSet::new();
         for node in nodes {
@@ -112,13 +129,33 @@ impl Session {
     async fn node(self, number: usize, name: String) {
         let number = u32::try_from(number).unwrap_or(u32::MAX);
         let _ = self.out.send(Input::Node { node: number, name: name.clone() }).await;
-        let error = trace_node(&self.tracers, number, &name, self.shared, &self.out).await.err();
+        let mine = watch::Sender::new(pods::verdicts(&self.known.borrow(), &name));
+        let shared =
+            connection::Session { key: self.key, plan: self.plan, verdicts: mine.subscribe(), stop: self.stop.subscribe() };
+        let traced = tokio::select! {
+            traced = trace_node(&self.tracers, number, &name, shared, &self.out) => traced,
+            never = keep_up(self.known, &name, &mine) => match never {},
+        };
+        let error = traced.err();
         // A trace that misses a node is no whole trace: the others say goodbye.
         if error.is_some() {
             self.stop.send_replace(true);
         }
         let _ = self.out.send(Input::Gone { node: number, error }).await;
     }
+}
+
+/// Passes on what of the pods matters to one node.
+async fn keep_up(
+    mut known: watch::Receiver<Known>,
+    node: &str,
+    verdicts: &watch::Sender<Arc<BTreeMap<String, PodVerdict>>>,
+) -> Infallible {
+    while known.changed().await.is_ok() {
+        let now = pods::verdicts(&known.borrow_and_update(), node);
+        verdicts.send_replace(now);
+    }
+    std::future::pending().await
 }
 
 async fn trace_node(

@@ -17,13 +17,13 @@ use super::{
     client::{Cluster, ConnectionFlags},
     error::ApiError,
     manifest::Template,
-    pods::{self, Pods, Scope, Verdicts},
+    pods::{self, Known, Pods, Scope},
     resolve::{self, Matcher},
     session::{Beginning, Running},
     target::{Asked, NodeChoice, Rule, TargetFlags},
     tracer::Tracers,
 };
-use crate::{connection, exit::UsageError, source::Input};
+use crate::{exit::UsageError, source::Input};
 
 /// How much later than `--for` the cluster itself ends the pods.
 const BEYOND_FOR: Duration = Duration::from_secs(60);
@@ -97,19 +97,17 @@ pub async fn start(
     }
 
     let mut others = JoinSet::new();
-    let (verdicts, known_verdicts) = watch::channel(Verdicts::default());
+    let (known, knowing) = watch::channel(Known::default());
     let (landed, landings) = mpsc::channel(64);
     for pods in watches {
-        others.spawn(pods.follow(verdicts.clone(), out.clone(), landed.clone()));
+        others.spawn(pods.follow(known.clone(), out.clone(), landed.clone()));
     }
-    let (stopper, stopped) = watch::channel(false);
-    let stopper = Arc::new(stopper);
+    let stopper = Arc::new(watch::Sender::new(false));
     others.spawn(pass_on(stop, Arc::clone(&stopper)));
 
     let plan = Plan { target, ..request.plan };
-    let shared = connection::Session { key, plan, verdicts: known_verdicts, stop: stopped };
     let landed = follow.then_some(landings);
-    Ok(Running::begin(Beginning { tracers, shared, stop: stopper, nodes, landed, others }, out))
+    Ok(Running::begin(Beginning { tracers, key, plan, known: knowing, stop: stopper, nodes, landed, others }, out))
 }
 
 impl TracerFlags {

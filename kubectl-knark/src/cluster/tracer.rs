@@ -240,12 +240,17 @@ impl Tracers {
         let api: Api<Pod> = Api::namespaced(self.cluster.client.clone(), self.namespace());
         let begun = Instant::now();
         loop {
-            let left = api.list_metadata(&params).await.map_err(|error| self.explain("waiting for the tracers' end", error))?;
-            if left.items.is_empty() {
+            let left = api.list(&params).await.map_err(|error| self.explain("waiting for the tracers' end", error))?.items;
+            if left.is_empty() {
                 return Ok(());
             }
             if begun.elapsed() > GONE_WITHIN {
                 return Err(TracerError::StillThere { session: session.clone(), namespace: self.namespace().to_owned() });
+            }
+            // A pod whose container has ended has nothing to wait for, yet its kubelet takes seconds to let go of it. Where
+            // the user may not delete pods, that is what it takes.
+            for pod in left.iter().filter(|pod| diagnose::has_ended(pod)) {
+                let _ = api.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await;
             }
             sleep(POLL).await;
         }
