@@ -260,6 +260,9 @@ impl Pipeline {
                 let mut events = Vec::new();
                 let fed = assembler.feed(&batch, |event| events.push(event));
                 node.received += events.len() as u64;
+                for end in [events.first(), events.last()].into_iter().flatten() {
+                    node.tell(end.boot_ns);
+                }
                 let node = &self.nodes[at];
                 for event in events {
                     self.merge.push(at, node.here(event.boot_ns), event, now);
@@ -388,8 +391,12 @@ impl Pipeline {
     }
 
     fn summary(&self) -> Summary {
-        let from = self.began.unwrap_or(self.created);
-        let ran = self.ended.unwrap_or_else(Instant::now).duration_since(from);
+        let ran = if self.options.live {
+            self.ended.unwrap_or_else(Instant::now).duration_since(self.began.unwrap_or(self.created))
+        } else {
+            let spans = self.nodes.iter().filter_map(|node| node.told).map(|(first, last)| last - first);
+            Duration::from_nanos(spans.max().unwrap_or(0))
+        };
         summary::of(self.nodes.iter().map(Node::sums).collect(), ran)
     }
 

@@ -25,6 +25,8 @@ pub struct Node {
     pub shown: u64,
     /// Events that arrived and that nobody wanted: a replay's filter, or beyond `--max-events`.
     pub discarded: u64,
+    /// The first and the last time that it told, by its own clock.
+    pub told: Option<(u64, u64)>,
     /// It said goodbye; its counters are final.
     pub said_bye: bool,
     /// Its stream is over.
@@ -50,7 +52,16 @@ impl Node {
         if let Some(assembler) = &mut self.assembler {
             assembler.set_realtime_offset(status.realtime_offset_ns);
         }
+        if status.now_ns > 0 {
+            self.tell(status.now_ns);
+        }
         self.status = status;
+    }
+
+    /// Notes that it was this time there.
+    pub fn tell(&mut self, boot_ns: u64) {
+        let (first, last) = self.told.unwrap_or((boot_ns, boot_ns));
+        self.told = Some((first.min(boot_ns), last.max(boot_ns)));
     }
 
     /// Takes a newly measured clock.

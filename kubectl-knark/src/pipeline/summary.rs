@@ -36,7 +36,9 @@ pub fn text(sums: &Sums) -> String {
     }
     let _ = writeln!(text, " in {seconds:.1} s");
     if *total > 0 || nodes.len() > 1 || nodes.iter().any(|n| n.incomplete) {
-        let _ = writeln!(text, "{}", table(nodes));
+        for line in table(nodes).lines() {
+            let _ = writeln!(text, "{}", line.trim_end());
+        }
     }
     text
 }

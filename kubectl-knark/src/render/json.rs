@@ -1,16 +1,51 @@
 //! `-o json`: one object per line.
 
-use std::io;
+use std::{io, sync::Arc};
 
-use knark_specs::event::{Event, Summary};
+use knark_specs::event::{Container, Event, Kubernetes, Node, Process, Summary};
+use serde::Serialize;
 
-/// The renderer.
-#[derive(Debug, Default)]
-pub struct Json {}
+/// How many processes are remembered; a power of two.
+const PLACES: usize = 256;
+
+/// The renderer. Most of an event's text is its process, which many events share, so that part is kept as text.
+#[derive(Debug)]
+pub struct Json {
+    /// By process id, as far as there is room.
+    places: Vec<Option<Place>>,
+}
+
+/// Where events come from, and the part of their JSON that says so.
+#[derive(Debug)]
+struct Place {
+    node: Arc<Node>,
+    kubernetes: Option<Arc<Kubernetes>>,
+    container: Option<Arc<Container>>,
+    process: Arc<Process>,
+    text: Vec<u8>,
+}
+
+impl Default for Json {
+    fn default() -> Self {
+        Self { places: std::iter::repeat_with(|| None).take(PLACES).collect() }
+    }
+}
 
 impl super::Render for Json {
+    /// Writes what serde would write for the whole event (a test compares).
     fn event(&mut self, event: &Event, out: &mut Vec<u8>) -> io::Result<()> {
-        serde_json::to_writer(&mut *out, event)?;
+        out.extend_from_slice(b"{\"schema\":");
+        serde_json::to_writer(&mut *out, &event.schema)?;
+        field(out, "time", &event.time)?;
+        field(out, "boot_ns", &event.boot_ns.to_string())?;
+        out.extend_from_slice(self.place(event)?);
+        if let Some(thread) = &event.thread {
+            field(out, "thread", thread)?;
+        }
+        // What happened is an object of its own, whose fields belong into this one.
+        let brace = out.len();
+        serde_json::to_writer(&mut *out, &event.what)?;
+        out[brace] = b',';
         out.push(b'\n');
         Ok(())
     }
@@ -19,5 +54,81 @@ impl super::Render for Json {
         serde_json::to_writer(&mut *out, summary)?;
         out.push(b'\n');
         Ok(())
+    }
+}
+
+impl Json {
+    fn place(&mut self, event: &Event) -> io::Result<&[u8]> {
+        let place = &mut self.places[event.process.pid as usize % PLACES];
+        if place.as_ref().is_none_or(|place| !place.fits(event)) {
+            *place = Some(Place::of(event)?);
+        }
+        Ok(place.as_ref().map_or(&[], |place| &place.text))
+    }
+}
+
+impl Place {
+    fn of(event: &Event) -> io::Result<Self> {
+        let Event { node, kubernetes, container, process, .. } = event.clone();
+        let mut text = Vec::new();
+        field(&mut text, "node", &node)?;
+        if let Some(kubernetes) = &kubernetes {
+            field(&mut text, "kubernetes", kubernetes)?;
+        }
+        if let Some(container) = &container {
+            field(&mut text, "container", container)?;
+        }
+        field(&mut text, "process", &process)?;
+        Ok(Self { node, kubernetes, container, process, text })
+    }
+
+    /// What is shared is never changed, so being the same is enough, and it stays alive here.
+    fn fits(&self, event: &Event) -> bool {
+        fn same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+            one.map(Arc::as_ptr) == other.map(Arc::as_ptr)
+        }
+        Arc::ptr_eq(&self.process, &event.process)
+            && Arc::ptr_eq(&self.node, &event.node)
+            && same(self.kubernetes.as_ref(), event.kubernetes.as_ref())
+            && same(self.container.as_ref(), event.container.as_ref())
+    }
+}
+
+fn field(out: &mut Vec<u8>, name: &str, value: &impl Serialize) -> io::Result<()> {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    Ok(serde_json::to_writer(out, value)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use knark_specs::event::Thread;
+
+    use super::*;
+    use crate::{pipeline::tests::event, render::Render as _};
+
+    fn check(json: &mut Json, event: &Event) {
+        let mut out = Vec::new();
+        json.event(event, &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), serde_json::to_string(event).unwrap() + "\n");
+    }
+
+    #[test]
+    fn lines_are_what_serde_makes_of_the_whole() {
+        let mut json = Json::default();
+        let mut event = event(7);
+        check(&mut json, &event);
+        check(&mut json, &event);
+        event.thread = Some(Thread { tid: 9, comm: "t".into() });
+        event.container = Some(Arc::new(Container { id: "c".into(), name: "n".into(), image: "i".into(), cgroup_id: 3 }));
+        check(&mut json, &event);
+        let pod = Kubernetes { namespace: "ns".into(), pod: "p".into(), pod_uid: "u".into(), labels: None, owner: None };
+        event.kubernetes = Some(Arc::new(pod));
+        check(&mut json, &event);
+        Arc::make_mut(&mut event.process).comm = "other".into();
+        check(&mut json, &event);
+        Arc::make_mut(&mut event.node).clock_offset_ns = 5;
+        check(&mut json, &event);
     }
 }
