@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub mod cleanup;
 pub mod complete;
 pub mod completion;
 pub mod replay;
@@ -18,6 +19,7 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Trace(args) => block_on(trace::run(*args)),
         Command::Replay(args) => block_on(replay::run(args)),
+        Command::Cleanup(args) => block_on(cleanup::run(args)),
         Command::Schema(args) => schema::run(&args),
         Command::Version(args) => version::run(&args),
         Command::Completion(args) => completion::run(&args),
