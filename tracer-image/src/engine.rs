@@ -373,7 +373,8 @@ fn probe(status: &bpf::ProbeStatus) -> Probe {
     Probe { name: status.name.clone(), serves: status.serves().into(), missing }
 }
 
-fn describe(error: &dyn std::error::Error) -> String {
+/// An error with its causes, in one line.
+pub fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -12,6 +12,7 @@ pub mod cgroup_path;
 pub mod clock;
 pub mod connect;
 pub mod containers;
+pub mod doctor;
 pub mod encode;
 pub mod engine;
 pub mod hold;

@@ -53,7 +53,7 @@ fn run() -> anyhow::Result<()> {
         (Some("local"), Some(key)) => knark_tracer::local::run(key),
         (Some("serve" | "local"), None) => bail!("--key is missing\n\n{USAGE}"),
         (Some("connect"), _) => knark_tracer::connect::run(),
-        // doctor
+        (Some("doctor"), _) => knark_tracer::doctor::run(),
         (Some("version"), _) => {
             println!("knark-tracer {} (protocol {})", env!("CARGO_PKG_VERSION"), knark_specs::PROTOCOL);
             Ok(())
