@@ -112,15 +112,12 @@ impl Containers {
         if self.cgroups.contains_key(&id) {
             return;
         }
-        let place = place(path);
-        let names = match &place {
-            Place::Container { id, .. } => self.bundles.names(id),
-            Place::Pod { .. } | Place::Other { .. } => None,
-        };
         // A path that the kernel tells may begin above what is mounted here, so the parent is asked first.
         let below_ours = |root: &Vec<u8>| path.strip_prefix(root.as_slice()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
         let ours = self.cgroups.get(&parent).is_some_and(|parent| parent.ours) || self.kubepods.as_ref().is_none_or(below_ours);
-        let mut cgroup = Cgroup { path: path.to_vec(), place, names, verdict: Verdict::Ignore, slot: 0, ours };
+        let mut cgroup =
+            Cgroup { path: path.to_vec(), place: place(path), names: None, verdict: Verdict::Ignore, slot: 0, ours };
+        cgroup.find_names(&mut self.bundles);
         cgroup.verdict = self.verdict(&cgroup);
         if inherited != Some(cgroup.verdict) {
             self.changes.push((id, cgroup.verdict));
@@ -156,6 +153,9 @@ impl Containers {
     pub fn decide(&mut self, pods: Vec<PodVerdict>) {
         let uids: FxHashSet<String> = pods.iter().map(|pod| pod.uid.clone()).collect();
         self.verdicts.extend(pods.into_iter().map(|pod| (pod.uid.clone(), pod)));
+        for cgroup in self.cgroups.values_mut().filter(|cgroup| cgroup.pod_uid().is_some_and(|uid| uids.contains(uid))) {
+            cgroup.find_names(&mut self.bundles);
+        }
         let judged: Vec<(u64, Verdict)> = self
             .cgroups
             .iter()
@@ -172,6 +172,11 @@ impl Containers {
                 }
             }
         }
+    }
+
+    /// Whether this cgroup is in the table.
+    pub fn is_known(&self, id: u64) -> bool {
+        self.cgroups.contains_key(&id)
     }
 
     /// Whether this pod's events need not be held any more.
@@ -192,11 +197,12 @@ impl Containers {
 
     /// The slot of this cgroup's container, 0 for none; what has to be told about it first goes to `batch`.
     pub fn slot(&mut self, id: u64, batch: &mut Vec<u8>) -> u32 {
-        let Some(cgroup) = self.cgroups.get(&id) else { return 0 };
-        let Place::Container { pod_uid, id: container } = &cgroup.place else { return 0 };
+        let Some(cgroup) = self.cgroups.get_mut(&id) else { return 0 };
         if cgroup.slot != 0 {
             return cgroup.slot;
         }
+        cgroup.find_names(&mut self.bundles);
+        let Place::Container { pod_uid, id: container } = &cgroup.place else { return 0 };
         let slot = match self.slots_free.pop() {
             Some(slot) => slot,
             None if self.slots_used + 1 < CONTAINER_SLOTS => {
@@ -217,9 +223,7 @@ impl Containers {
             image: &names.image,
         });
         batch::put(&item, batch);
-        if let Some(cgroup) = self.cgroups.get_mut(&id) {
-            cgroup.slot = slot;
-        }
+        cgroup.slot = slot;
         slot
     }
 
@@ -290,6 +294,13 @@ impl Containers {
 }
 
 impl Cgroup {
+    /// Reads the names of a container, unless they are known.
+    fn find_names(&mut self, bundles: &mut Bundles) {
+        if let (Place::Container { id, .. }, None) = (&self.place, &self.names) {
+            self.names = bundles.names(id);
+        }
+    }
+
     fn pod_uid(&self) -> Option<&str> {
         match &self.place {
             Place::Pod { uid } | Place::Container { pod_uid: Some(uid), .. } => Some(uid),

@@ -35,6 +35,8 @@ const BURST: usize = 16_384;
 const PIECE: usize = 1024;
 /// A lost record of a new cgroup is made up for by reading the tree again, but not more often than this.
 const RESCAN_EVERY: Duration = Duration::from_millis(500);
+/// How long a slow plugin may take to make room for the last records.
+const EMPTYING: Duration = Duration::from_secs(3);
 
 /// What a connection asks of the engine.
 #[derive(Debug)]
@@ -111,11 +113,30 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
         self.outbox.hello(&Up::Hello(hello(&probes)));
         let reason = self.follow(&mut tracer, &mut probes)?;
         probes.detach();
-        while self.drain(&mut tracer, &mut probes)? > 0 {}
+        self.empty(&mut tracer, &mut probes)?;
         tracer.hold.abandon();
         self.flush(&mut tracer);
-        let status = tracer.status(&probes, clock::boot_ns())?;
+        let mut status = tracer.status(&probes, clock::boot_ns())?;
+        let left = status.seen.saturating_sub(status.filtered + status.sent + status.lost_total());
+        if left > 0 {
+            status.lost.push((Stage::Stream, left));
+        }
         Ok(self.bye(reason, status))
+    }
+
+    /// Takes all that is left in the ring, as long as the plugin makes room for it.
+    fn empty(&self, tracer: &mut Tracer, probes: &mut Probes) -> Result<(), EngineError> {
+        let until = Instant::now() + EMPTYING;
+        while Instant::now() < until {
+            let taken = self.drain(tracer, probes)?;
+            if taken == 0 && self.outbox.has_room() {
+                break;
+            }
+            if taken == 0 {
+                std::thread::sleep(BUSY);
+            }
+        }
+        Ok(())
     }
 
     fn follow(&self, tracer: &mut Tracer, probes: &mut Probes) -> Result<Ending, EngineError> {
@@ -143,6 +164,7 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
             if tracer.unknown_cgroup && scanned.elapsed() > RESCAN_EVERY {
                 tracer.containers.scan(probes)?;
                 (tracer.unknown_cgroup, scanned) = (false, Instant::now());
+                tracer.release();
             }
             if reported.elapsed() > STATUS_EVERY && self.outbox.has_room() {
                 tracer.hold.expire(Instant::now());
@@ -214,10 +236,10 @@ impl Tracer {
             Some(Decision::Send) => self.send(record),
             Some(Decision::Drop) => self.filtered += u64::from(self.is_event(record)),
             Some(Decision::Hold { pod_uid }) => self.hold.push(pod_uid, bytes, is_event(&self.plan, record)),
-            // The record of its making was lost; the kernel let it inherit a verdict all the same.
+            // The record of its making was lost, and the kernel let it inherit a verdict: whose it is, the tree tells.
             None => {
                 self.unknown_cgroup = true;
-                self.send(record);
+                self.hold.push(&unknown(record.head().cgroup), bytes, is_event(&self.plan, record));
             }
         }
     }
@@ -225,7 +247,8 @@ impl Tracer {
     /// Judges again what was held for a verdict that has come.
     fn release(&mut self) {
         let containers = &self.containers;
-        for released in self.hold.release(|uid| containers.is_decided(uid)) {
+        let known = |key: &str| key.strip_prefix('#').and_then(|id| id.parse().ok()).is_some_and(|id| containers.is_known(id));
+        for released in self.hold.release(|key| containers.is_decided(key) || known(key)) {
             for bytes in released.iter() {
                 if let Some(record) = Record::parse(bytes) {
                     self.take(bytes, &record);
@@ -295,6 +318,11 @@ impl Tracer {
             ..Status::default()
         })
     }
+}
+
+/// What the events of a cgroup are held under until its pod is known.
+fn unknown(cgroup: u64) -> String {
+    format!("#{cgroup}")
 }
 
 fn is_event(plan: &Plan, record: &Record<'_>) -> bool {

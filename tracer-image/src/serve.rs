@@ -33,6 +33,8 @@ const SOCKET: &[u8] = b"knark-tracer";
 const MAX_STRANGERS: usize = 8;
 /// How long one may take to prove itself.
 const GREETING: Duration = Duration::from_secs(5);
+/// How much longer than the grace time the first connection may take (ns): the plugin must first learn that the pod runs.
+const FIRST_WORD: u64 = 20_000_000_000;
 /// How long the last word may take.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -49,7 +51,7 @@ pub fn run(key: VerifyingKey, grace: Duration) -> anyhow::Result<()> {
     }
     let outbox = Arc::new(Outbox::default());
     let (commands, wishes) = mpsc::channel();
-    let session = Arc::new(Session { key, outbox: Arc::clone(&outbox), commands, heard_ns: AtomicU64::new(clock::boot_ns()) });
+    let session = Arc::new(Session { key, outbox: Arc::clone(&outbox), commands, heard_ns: AtomicU64::new(clock::boot_ns() + FIRST_WORD) });
     let listener = UnixListener::bind_addr(&address()?).context("binding the tracer's socket")?;
     let said_all = Arc::new(AtomicBool::new(false));
     let door = Door { session: Arc::clone(&session), current: Mutex::default(), said_all: Arc::clone(&said_all) };
