@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::Path};
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{cleanup, complete, completion, replay, schema, trace, version};
+use crate::commands::{cleanup, complete, completion, doctor, replay, schema, trace, version};
 
 /// What kubectl looks for in PATH when it completes the plugin's arguments.
 const COMPLETER: &str = "kubectl_complete-knark";
@@ -26,6 +26,7 @@ pub struct Cli {
 pub enum Command {
     Trace(Box<trace::Args>),
     Replay(replay::Args),
+    Doctor(Box<doctor::Args>),
     Cleanup(cleanup::Args),
     Schema(schema::Args),
     Version(version::Args),

@@ -3,6 +3,7 @@
 pub mod cleanup;
 pub mod complete;
 pub mod completion;
+pub mod doctor;
 pub mod replay;
 pub mod schema;
 pub mod trace;
@@ -20,6 +21,7 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Trace(args) => block_on(trace::run(*args)),
         Command::Replay(args) => block_on(replay::run(args)),
         Command::Cleanup(args) => block_on(cleanup::run(args)),
+        Command::Doctor(args) => block_on(doctor::run(*args)),
         Command::Schema(args) => schema::run(&args),
         Command::Version(args) => version::run(&args),
         Command::Completion(args) => completion::run(&args),

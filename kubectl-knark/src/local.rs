@@ -87,7 +87,7 @@ async fn read(from: impl AsyncRead + Unpin) -> String {
 }
 
 /// Beside the plugin, as its archive has it, or in PATH.
-fn find_tracer() -> anyhow::Result<PathBuf> {
+pub fn find_tracer() -> anyhow::Result<PathBuf> {
     if let Some(program) = std::env::var_os(TRACER) {
         return Ok(program.into());
     }

@@ -4,17 +4,19 @@
 //! - [`target`]: what the user typed; [`resolve`]: what it means in this cluster; [`pods`]: keeping up with it.
 //! - [`manifest`], [`tracer`], [`diagnose`]: tracer pods, from making them to their removal.
 //! - [`exec`], [`stream`]: the connection to each; [`start`], [`session`]: all of it together.
-//! - [`cleanup`]: what earlier sessions left.
+//! - [`cleanup`]: what earlier sessions left; [`examine`], [`rights`]: what nodes can do, and users may.
 
 mod cleanup;
 mod client;
 mod diagnose;
 mod error;
+mod examine;
 mod exec;
 mod kubeconfig;
 mod manifest;
 mod pods;
 mod resolve;
+pub mod rights;
 mod selector;
 mod session;
 mod start;
@@ -23,6 +25,8 @@ mod target;
 mod tracer;
 
 pub use cleanup::Leftovers;
-pub use client::ConnectionFlags;
+pub use client::{Cluster, ConnectionFlags};
+pub use examine::Examination;
+pub use rights::Right;
 pub use start::{ClusterRequest, DEFAULT_IMAGE, TracerFlags, start, user_name};
 pub use target::TargetFlags;

@@ -150,14 +150,19 @@ enum Named {
 }
 
 impl TargetFlags {
-    /// Understands the flags.
-    pub fn parse(&self) -> Result<Asked, TargetError> {
-        let selector = self.selector.as_deref().map(selector::parse).transpose()?;
-        let nodes = NodeChoice {
+    /// Understands `--node` and `--node-selector`.
+    pub fn node_choice(&self) -> Result<Option<NodeChoice>, TargetError> {
+        let choice = NodeChoice {
             names: self.nodes.iter().map(|name| name.strip_prefix("node/").unwrap_or(name).to_owned()).collect(),
             selector: self.node_selector.as_deref().map(selector::parse).transpose()?,
         };
-        let nodes = (nodes != NodeChoice::default()).then_some(nodes);
+        Ok((choice != NodeChoice::default()).then_some(choice))
+    }
+
+    /// Understands the flags.
+    pub fn parse(&self) -> Result<Asked, TargetError> {
+        let selector = self.selector.as_deref().map(selector::parse).transpose()?;
+        let nodes = self.node_choice()?;
 
         let (mut rules, mut whole) = (Vec::new(), Vec::new());
         for target in &self.targets {

@@ -1,0 +1,87 @@
+//! Asking nodes what they can do: a tracer pod on each, which runs its `doctor` verb.
+
+use anyhow::{Result, anyhow};
+use ed25519_dalek::SigningKey;
+use futures::{StreamExt as _, stream};
+use tokio::{io::AsyncReadExt as _, sync::mpsc};
+
+use super::{
+    client::Cluster,
+    manifest::BINARY,
+    resolve,
+    start::{TracerFlags, new_id, user_name},
+    target::NodeChoice,
+    tracer::Tracers,
+};
+
+/// How many nodes are asked at once.
+const AT_ONCE: usize = 16;
+/// More than this is no report.
+const REPORT_AT_MOST: u64 = 1 << 20;
+
+/// Nodes about to be asked. Nothing is made yet.
+pub struct Examination {
+    tracers: Tracers,
+    nodes: Vec<String>,
+    /// Nodes that can't be asked, as they are not Ready.
+    pub unready: Vec<String>,
+}
+
+/// What came of a node.
+pub struct Examined {
+    /// Its name.
+    pub node: String,
+    /// The tracer's report, or what kept it.
+    pub report: Result<String>,
+}
+
+impl Examination {
+    /// Chooses the nodes, and checks that tracers would be admitted there.
+    pub async fn prepare(cluster: &Cluster, choice: Option<&NodeChoice>, flags: &TracerFlags) -> Result<Self> {
+        let (nodes, unready) = match choice {
+            Some(choice) => (resolve::chosen_nodes(cluster, choice).await?, Vec::new()),
+            None => resolve::all_nodes(cluster).await?,
+        };
+        let nodes: Vec<_> = nodes.into_iter().collect();
+        let user = user_name(cluster).await?.unwrap_or_default();
+        // Nobody will sign anything: the tracers are only asked to look around.
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|error| anyhow!("making a key: the system gives no random numbers: {error}"))?;
+        let template = flags.template(&new_id()?, user, &SigningKey::from_bytes(&seed), None);
+        let example = nodes.first().map_or("", String::as_str);
+        let tracers = Tracers::admit(cluster, template, flags.tracer_namespace.as_deref(), example).await?;
+        Ok(Self { tracers, nodes, unready })
+    }
+
+    /// Where the tracers run.
+    pub fn namespace(&self) -> &str {
+        self.tracers.namespace()
+    }
+
+    /// Asks all nodes.
+    pub async fn run(&self) -> Vec<Examined> {
+        stream::iter(&self.nodes)
+            .map(|node| async move { Examined { node: node.clone(), report: self.ask(node).await } })
+            .buffered(AT_ONCE)
+            .collect()
+            .await
+    }
+
+    /// Removes what was made.
+    pub async fn remove(&self) -> Result<()> {
+        Ok(self.tracers.remove().await?)
+    }
+
+    async fn ask(&self, node: &str) -> Result<String> {
+        let job = self.tracers.create(node).await?;
+        let (phases, _) = mpsc::channel(1);
+        let pod = self.tracers.running(&job, node, &phases).await?;
+        let (mut stdout, _stdin) = self.tracers.exec(&pod, &[BINARY, "doctor"]).await?;
+        let mut report = String::new();
+        (&mut stdout).take(REPORT_AT_MOST).read_to_string(&mut report).await?;
+        if stdout.failure().is_some() || report.is_empty() {
+            return Err(anyhow!("the tracer's doctor failed: {}", stdout.last_words().unwrap_or_default()));
+        }
+        Ok(report)
+    }
+}
