@@ -58,8 +58,7 @@ pub unsafe fn append(s: *mut Scratch, part: *mut PathPart, given: Given, before:
             name = argument(s, given.name);
             first = if name == 0 { None } else { read_user(name) };
         }
-        let itself = given.name == Call::NO
-            || (given.at_flags & AT_EMPTY_PATH != 0 && (name == 0 || first == Some(0)));
+        let itself = given.name == Call::NO || (given.at_flags & AT_EMPTY_PATH != 0 && (name == 0 || first == Some(0)));
         if given.dir != Call::TEXT && (itself || first != Some(b'/')) {
             let dir = if given.dir == Call::CWD { -100 } else { argument(s, given.dir) as i32 };
             let task = kernel::current();

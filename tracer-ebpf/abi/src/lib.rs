@@ -7,9 +7,11 @@
 #![no_std]
 
 mod config;
+mod op;
 mod record;
 
 pub use config::*;
+pub use op::*;
 pub use record::*;
 
 /// Longest string that one path part may have in a record, `PATH_MAX` without its terminator.

@@ -2,8 +2,8 @@
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use knark_abi::{
-    ANCESTORS, ARGS_BYTES, ARGS_CHUNK, ARGS_INLINE, Ancestor, ArgsBody, ExecBody, Header, Inode, kind, mark,
-    scope as conditions, walk as found,
+    ANCESTORS, ARGS_BYTES, ARGS_CHUNK, ARGS_INLINE, Ancestor, ArgsBody, ExecBody, Header, Inode, kind, mark, scope as conditions,
+    walk as found,
 };
 
 use crate::{

@@ -36,15 +36,10 @@ struct Attributes {
 #[expect(unsafe_code, reason = "the loader keeps this field to itself")]
 fn recursion_misses(program: BorrowedFd<'_>) -> Option<u64> {
     let mut info = [0_u64; INFO / 8];
-    let mut attributes = Attributes {
-        fd: program.as_raw_fd().try_into().ok()?,
-        len: INFO.try_into().ok()?,
-        info: (&raw mut info).addr() as u64,
-    };
+    let mut attributes =
+        Attributes { fd: program.as_raw_fd().try_into().ok()?, len: INFO.try_into().ok()?, info: (&raw mut info).addr() as u64 };
     // SAFETY: the kernel writes at most `len` bytes to `info`, and both outlive the call.
-    let done = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw mut attributes, size_of::<Attributes>())
-    };
+    let done = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw mut attributes, size_of::<Attributes>()) };
     let known = attributes.len as usize >= INFO;
     (done == 0 && known).then(|| info[MISSES / 8])
 }

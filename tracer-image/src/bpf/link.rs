@@ -29,24 +29,13 @@ const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
 /// Runs the program at each hit of the tracepoint on any CPU, until the descriptor is closed.
 #[expect(unsafe_code, reason = "neither libc nor aya has these calls without tracefs being mounted at its usual place")]
 pub(super) fn tracepoint(id: u64, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let attributes = Attributes {
-        kind: PERF_TYPE_TRACEPOINT,
-        size: size_of::<Attributes>() as u32,
-        config: id,
-        ..Attributes::default()
-    };
+    let attributes =
+        Attributes { kind: PERF_TYPE_TRACEPOINT, size: size_of::<Attributes>() as u32, config: id, ..Attributes::default() };
     // One CPU has to be named, but programs hang on the tracepoint itself and see every CPU.
     let (any_process, cpu, no_group) = (-1, 0, -1);
     // SAFETY: the attributes are valid for the length that they give, and outlive the call.
     let event = unsafe {
-        libc::syscall(
-            libc::SYS_perf_event_open,
-            &raw const attributes,
-            any_process,
-            cpu,
-            no_group,
-            PERF_FLAG_FD_CLOEXEC,
-        )
+        libc::syscall(libc::SYS_perf_event_open, &raw const attributes, any_process, cpu, no_group, PERF_FLAG_FD_CLOEXEC)
     };
     let event = i32::try_from(event).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
     // SAFETY: the kernel just gave this descriptor, and nobody else has it.
@@ -88,7 +77,9 @@ pub(super) fn close_behind(links: Vec<OwnedFd>) {
             -1 => {}
             child => {
                 let mut status = 0;
-                while libc::waitpid(child, &raw mut status, 0) == -1 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {}
+                while libc::waitpid(child, &raw mut status, 0) == -1
+                    && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+                {}
             }
         }
     }

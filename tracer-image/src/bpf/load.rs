@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
+    Ebpf, EbpfError, EbpfLoader,
     maps::{HashMap, MapError as LoaderMapError},
     programs::{Program, ProgramError},
 };
@@ -59,7 +59,6 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
     let calls = calls::table();
     let by_tgid = config.scope & (scope::TGID | scope::EXE) != 0;
     loader
-        .verifier_log_level(VerifierLogLevel::DISABLE)
         .override_global("CONFIG", bytes_of(&config), true)
         .override_global("OFFSETS", bytes_of(&offsets), true)
         .override_global("CALL_TABLE", bytes_of(&*calls), true)
@@ -80,9 +79,19 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
     fill(&mut ebpf, options)?;
 
     let internal = [
-        Internal { program: "process_exec", tracepoint: "sched_process_exec", wanted: options.events.exec || config.scope & scope::EXE != 0, needed: true },
+        Internal {
+            program: "process_exec",
+            tracepoint: "sched_process_exec",
+            wanted: options.events.exec || config.scope & scope::EXE != 0,
+            needed: true,
+        },
         Internal { program: "process_fork", tracepoint: "sched_process_fork", wanted: by_tgid, needed: true },
-        Internal { program: "process_exit", tracepoint: "sched_process_exit", wanted: options.events.exit || options.events.file || by_tgid, needed: options.events.exit },
+        Internal {
+            program: "process_exit",
+            tracepoint: "sched_process_exit",
+            wanted: options.events.exit || options.events.file || by_tgid,
+            needed: options.events.exit,
+        },
         Internal { program: "cgroup_mkdir", tracepoint: "cgroup_mkdir", wanted: options.scope.cgroups, needed: true },
         Internal { program: "cgroup_rmdir", tracepoint: "cgroup_rmdir", wanted: options.scope.cgroups, needed: false },
     ];
@@ -225,8 +234,7 @@ fn attach_calls(loaded: &mut Loaded) -> Result<(), AttachError> {
         Some(Program::TracePoint(program)) => program.fd(),
         _ => Err(ProgramError::UnexpectedProgramType),
     };
-    let (open_exit, path_enter, path_exit) =
-        (fd("open_exit"), fd("path_enter"), fd("path_exit"));
+    let (open_exit, path_enter, path_exit) = (fd("open_exit"), fd("path_enter"), fd("path_exit"));
     let program = |of: Result<_, ProgramError>, name| of.map_err(|e| verdict(name, e));
     let (open_exit, path_enter, path_exit) =
         (program(open_exit, "open_exit")?, program(path_enter, "path_enter")?, program(path_exit, "path_exit")?);
@@ -252,7 +260,12 @@ fn attach_calls(loaded: &mut Loaded) -> Result<(), AttachError> {
     }
 }
 
-const UNSUPPORTED: &str = "not supported by this kernel";
+pub(super) const UNSUPPORTED: &str = "not supported by this kernel";
+pub(super) const NO_SUCH_CALL: &str = "this architecture has no such call";
+
+/// The kernel's own tracepoints that are used.
+pub(super) const TRACEPOINTS: [&str; 5] =
+    ["sched_process_exec", "sched_process_fork", "sched_process_exit", "cgroup_mkdir", "cgroup_rmdir"];
 
 fn attach(
     events: &Events,
@@ -262,7 +275,7 @@ fn attach(
 ) -> Result<OwnedFd, ProbeState> {
     let unsupported = |why: &str| ProbeState::Missing(Missing::Unsupported, why.to_owned());
     if call.nr.is_none() {
-        return Err(unsupported("this architecture has no such call"));
+        return Err(unsupported(NO_SUCH_CALL));
     }
     match events.id(&format!("{which}_{name}", name = call.name)) {
         Ok(Some(id)) => link::tracepoint(id, program).map_err(|e| refused(&e)),

@@ -14,6 +14,8 @@ pub mod features;
 mod calls;
 mod counters;
 mod error;
+mod exec;
+mod file;
 mod info;
 mod link;
 mod load;
@@ -28,9 +30,9 @@ pub use calls::call_name;
 pub use cgroups::{CgroupVersion, Hierarchy, hierarchy};
 pub use counters::{Count, Counters};
 pub use error::{AttachError, MapError};
+pub use exec::{Ancestor, Ancestors, Args, Exec, ExecArgs, Upper};
+pub use file::{Open, PathCall, PathName, PathSource, Xattr};
 pub use knark_abi::{Op, kind, mark, text, walk};
 pub use plan::{Missing, ProbeState, ProbeStatus, Tier};
 pub use probes::{Events, Options, Probes, Scope, Verdict};
-pub use record::{
-    Ancestor, Ancestors, Args, Cgroup, Exec, ExecArgs, Exit, Head, Inode, Open, PathCall, PathName, PathSource, Record, Upper, Xattr,
-};
+pub use record::{Cgroup, Exit, Head, Inode, Record};

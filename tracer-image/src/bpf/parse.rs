@@ -5,9 +5,7 @@ use knark_abi::{
     self as abi, ArgsBody, CgroupBody, ExecBody, ExitBody, Header, Op, OpenBody, PathBody, PathPart, kind, mark, text,
 };
 
-use super::{
-    Ancestors, Cgroup, Exec, ExecArgs, Exit, Head, Inode, Open, PathCall, PathName, Record, Verdict, Xattr,
-};
+use super::{Ancestors, Cgroup, Exec, ExecArgs, Exit, Head, Inode, Open, PathCall, PathName, Record, Verdict, Xattr};
 
 /// Types that any bytes are a valid value of.
 #[expect(unsafe_code, reason = "bytes are read as structs of the kernel side")]
@@ -124,9 +122,9 @@ fn exec(head: Head, mut rest: Bytes<'_>) -> Option<Exec<'_>> {
 }
 
 /// An ancestor out of its bytes.
-pub(super) fn ancestor(bytes: &[u8]) -> super::record::Ancestor {
+pub(super) fn ancestor(bytes: &[u8]) -> super::Ancestor {
     let raw = Bytes(bytes).read().unwrap_or(abi::Ancestor { start_ns: 0, tgid: 0, _pad: 0, comm: [0; 16] });
-    super::record::Ancestor { tgid: raw.tgid, start_ns: raw.start_ns, comm: raw.comm }
+    super::Ancestor { tgid: raw.tgid, start_ns: raw.start_ns, comm: raw.comm }
 }
 
 fn args(head: Head, mut rest: Bytes<'_>) -> Option<ExecArgs<'_>> {

@@ -14,9 +14,7 @@ use aya::{
 use knark_abi::{kind, scope, verdict};
 use rustix::event::epoll;
 
-use super::{
-    AttachError, Count, Counters, Hierarchy, MapError, ProbeStatus, Record, cgroups, info, link, load, parse,
-};
+use super::{AttachError, Count, Counters, Hierarchy, MapError, ProbeStatus, Record, cgroups, info, link, load, parse};
 
 /// What to attach.
 #[derive(Clone, Debug)]
@@ -257,9 +255,8 @@ impl Probes {
 
     /// Adds a condition to those that a process meets.
     fn meets(&mut self, tgid: u32, condition: u32) -> Result<(), MapError> {
-        let met: u8 = load::map(&mut self.ebpf, "TGIDS")
-            .and_then(|map: HashMap<&mut MapData, u32, u8>| map.get(&tgid, 0))
-            .unwrap_or(0);
+        let met: u8 =
+            load::map(&mut self.ebpf, "TGIDS").and_then(|map: HashMap<&mut MapData, u32, u8>| map.get(&tgid, 0)).unwrap_or(0);
         let condition = u8::try_from(condition).unwrap_or(0);
         set(self.ebpf.map_mut("TGIDS"), tgid, met | condition, PROCESSES)
     }
@@ -314,10 +311,7 @@ fn unset<K: aya::Pod>(map: Option<&mut Map>, key: K, what: &'static str) -> Resu
     }
 }
 
-fn typed<'a, K: aya::Pod>(
-    map: Option<&'a mut Map>,
-    what: &'static str,
-) -> Result<HashMap<&'a mut MapData, K, u8>, MapError> {
+fn typed<'a, K: aya::Pod>(map: Option<&'a mut Map>, what: &'static str) -> Result<HashMap<&'a mut MapData, K, u8>, MapError> {
     let none = LoaderMapError::InvalidMapType { map_type: 0 };
     map.ok_or(none).and_then(HashMap::try_from).map_err(|e| refused(e, what))
 }

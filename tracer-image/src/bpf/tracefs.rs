@@ -19,7 +19,11 @@ use rustix::{
 const FOLDERS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
 /// The folder `events`.
-pub(super) struct Events(OwnedFd);
+pub(super) struct Events {
+    folder: OwnedFd,
+    /// At one of its usual places.
+    pub(super) mounted: bool,
+}
 
 impl Events {
     /// Finds it, or mounts it.
@@ -28,19 +32,23 @@ impl Events {
         for folder in FOLDERS {
             let events = Path::new(folder).join("events");
             match rustix::fs::openat(CWD, events.join("syscalls"), FOLDER, Mode::empty()) {
-                Ok(_) => return Ok(Events(rustix::fs::openat(CWD, events, FOLDER, Mode::empty())?)),
+                Ok(_) => {
+                    let folder = rustix::fs::openat(CWD, events, FOLDER, Mode::empty())?;
+                    return Ok(Events { folder, mounted: true });
+                }
                 Err(rustix::io::Errno::NOENT) => {}
                 Err(e) => return Err(e.into()),
             }
         }
         let root = detached("tracefs")?;
-        Ok(Events(rustix::fs::openat(root, "events", FOLDER, Mode::empty())?))
+        let folder = rustix::fs::openat(root, "events", FOLDER, Mode::empty())?;
+        Ok(Events { folder, mounted: false })
     }
 
     /// The number of a tracepoint; None if this kernel doesn't have it.
     pub(super) fn id(&self, name: &str) -> io::Result<Option<u64>> {
         let file = match rustix::fs::openat(
-            self.0.as_fd(),
+            self.folder.as_fd(),
             format!("syscalls/{name}/id"),
             OFlags::RDONLY | OFlags::CLOEXEC,
             Mode::empty(),
@@ -60,7 +68,6 @@ impl Events {
 pub(super) fn detached(kind: &str) -> io::Result<OwnedFd> {
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_create(context.as_fd())?;
-    let attributes =
-        MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_NOSUID;
     Ok(rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }

@@ -146,12 +146,8 @@ fn in_an_overlay_has_its_layer() {
             }
             fs::copy("/bin/true", at("lo/below")).unwrap();
             fs::copy("/bin/true", at("lo/changed")).unwrap();
-            let options = format!(
-                "lowerdir={},upperdir={},workdir={}",
-                at("lo").display(),
-                at("up").display(),
-                at("wk").display()
-            );
+            let options =
+                format!("lowerdir={},upperdir={},workdir={}", at("lo").display(), at("up").display(), at("wk").display());
             mount(c"overlay", &at("mnt"), "overlay", 0, &options);
             fs::copy("/bin/true", at("mnt/above")).unwrap();
             fs::set_permissions(at("mnt/changed"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -238,8 +234,10 @@ fn exits_have_code_or_signal_and_a_time() {
     for _ in 0..20 {
         let group = exit(|| {
             for _ in 0..8 {
-                std::thread::spawn(|| loop {
-                    std::hint::spin_loop();
+                std::thread::spawn(|| {
+                    loop {
+                        std::hint::spin_loop();
+                    }
                 });
             }
             unsafe { libc::_exit(9) }

@@ -198,9 +198,7 @@ pub fn private_folder() -> tempfile::TempDir {
 pub fn mount(source: &CStr, at: &Path, kind: &str, flags: libc::c_ulong, options: &str) {
     std::fs::create_dir_all(at).unwrap();
     let (target, kind, options) = (c(at), c(kind), c(options));
-    let done = unsafe {
-        libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast())
-    };
+    let done = unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast()) };
     ok(done, &format!("mounting {}", at.display()));
 }
 
@@ -223,4 +221,3 @@ pub fn close(fd: i32) {
 pub fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
-

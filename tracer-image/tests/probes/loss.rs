@@ -1,6 +1,10 @@
 //! What is seen is what was made, and what is lost is said to be, exactly.
 
-use std::{sync::atomic::{AtomicBool, Ordering}, thread, time::Duration};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use knark_tracer::bpf::{Counters, Events, Options, Probes, Record, Scope};
 
@@ -102,12 +106,9 @@ fn adds_up(out: &Outcome) {
     assert_eq!(counters.exec().seen, EXECS);
     assert_eq!(counters.exit().seen, EXECS + 1);
     assert_eq!((counters.missed, counters.scope_lost), (Some(0), 0));
-    for (kind, got) in [
-        (counters.open(), out.opens),
-        (counters.path(), out.calls),
-        (counters.exec(), out.execs),
-        (counters.exit(), out.exits),
-    ] {
+    for (kind, got) in
+        [(counters.open(), out.opens), (counters.path(), out.calls), (counters.exec(), out.execs), (counters.exit(), out.exits)]
+    {
         assert_eq!(kind.seen, kind.emitted + kind.lost());
         assert_eq!(kind.emitted, got);
     }

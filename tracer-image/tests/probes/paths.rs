@@ -40,8 +40,12 @@ fn are_those_that_the_kernel_knows() {
         for name in ["lo/low", &format!("lo/{long}"), "plain", "gone", &format!("{deep}leaf")] {
             fs::write(at(name), "x").unwrap();
         }
-        let overlay =
-            format!("lowerdir={lo},upperdir={up},workdir={wk}", lo = at("lo").display(), up = at("up").display(), wk = at("wk").display());
+        let overlay = format!(
+            "lowerdir={lo},upperdir={up},workdir={wk}",
+            lo = at("lo").display(),
+            up = at("up").display(),
+            wk = at("wk").display()
+        );
         mount(c"overlay", &at("mnt"), "overlay", 0, &overlay);
         mount(&c(at("lo")), &at("bind"), "", libc::MS_BIND, "");
         mount(c"tmpfs", &at("nested/inner"), "tmpfs", 0, "");

@@ -1,6 +1,10 @@
 //! Who is in scope: control groups, names, programs.
 
-use std::{fs, path::PathBuf, time::{Duration, Instant}};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use knark_tracer::bpf::{self, Events, Options, Probes, Record, Scope, Verdict, cgroups};
 
@@ -56,10 +60,14 @@ fn a_new_control_group_inherits_before_anything_runs_in_it() {
     assert!(made.contains(&(inner.id(), outer.id(), path.into_bytes(), Some(Verdict::Hold))), "{made:?}");
 
     let opens = |probes: &mut Probes, group: &Group| {
-        let story = run_as(probes, |_, _| {}, |_| {
-            group.join();
-            fs::read("/etc/hostname").unwrap();
-        });
+        let story = run_as(
+            probes,
+            |_, _| {},
+            |_| {
+                group.join();
+                fs::read("/etc/hostname").unwrap();
+            },
+        );
         let mut opens = Vec::new();
         for record in story.records() {
             if let Record::Open(open) = record
@@ -94,15 +102,22 @@ fn a_threads_name() {
     comm[..10].copy_from_slice(b"knark-name");
     let scope = Scope { comms: vec![comm], ..Scope::default() };
     let mut probes = attach(&Options { scope, events: FILE, ..Options::default() });
-    let story = run_as(&mut probes, |_, _| {}, |_| {
-        open("/etc/passwd", 0);
-        unsafe { libc::prctl(libc::PR_SET_NAME, c"knark-name".as_ptr()) };
-        open("/etc/hostname", 0);
-    });
-    let opened: Vec<_> = story.records().map(|record| match record {
-        Record::Open(open) => open.path.walked.to_vec(),
-        other => panic!("{other:?}"),
-    }).collect();
+    let story = run_as(
+        &mut probes,
+        |_, _| {},
+        |_| {
+            open("/etc/passwd", 0);
+            unsafe { libc::prctl(libc::PR_SET_NAME, c"knark-name".as_ptr()) };
+            open("/etc/hostname", 0);
+        },
+    );
+    let opened: Vec<_> = story
+        .records()
+        .map(|record| match record {
+            Record::Open(open) => open.path.walked.to_vec(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
     assert_eq!(opened, [b"/etc/hostname"]);
 }
 

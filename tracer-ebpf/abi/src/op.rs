@@ -1,0 +1,103 @@
+//! Operations.
+
+/// What an open or path call does; `Header::op`.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the names are those of the system calls")]
+pub enum Op {
+    Open = 1,
+    Openat,
+    Openat2,
+    Creat,
+    OpenByHandleAt,
+    Truncate,
+    Ftruncate,
+    Rename,
+    Renameat,
+    Renameat2,
+    Link,
+    Linkat,
+    Symlink,
+    Symlinkat,
+    Unlink,
+    Unlinkat,
+    Mkdir,
+    Mkdirat,
+    Rmdir,
+    Chmod,
+    Fchmod,
+    Fchmodat,
+    Fchmodat2,
+    Chown,
+    Lchown,
+    Fchown,
+    Fchownat,
+    Setxattr,
+    Lsetxattr,
+    Fsetxattr,
+    Setxattrat,
+    Removexattr,
+    Lremovexattr,
+    Fremovexattr,
+    Removexattrat,
+    Mknod,
+    Mknodat,
+}
+
+impl Op {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Op; 37] = {
+        use Op::*;
+        [
+            Open,
+            Openat,
+            Openat2,
+            Creat,
+            OpenByHandleAt,
+            Truncate,
+            Ftruncate,
+            Rename,
+            Renameat,
+            Renameat2,
+            Link,
+            Linkat,
+            Symlink,
+            Symlinkat,
+            Unlink,
+            Unlinkat,
+            Mkdir,
+            Mkdirat,
+            Rmdir,
+            Chmod,
+            Fchmod,
+            Fchmodat,
+            Fchmodat2,
+            Chown,
+            Lchown,
+            Fchown,
+            Fchownat,
+            Setxattr,
+            Lsetxattr,
+            Fsetxattr,
+            Setxattrat,
+            Removexattr,
+            Lremovexattr,
+            Fremovexattr,
+            Removexattrat,
+            Mknod,
+            Mknodat,
+        ]
+    };
+
+    /// The operation of that number.
+    pub const fn of(n: u8) -> Option<Op> {
+        if n == 0 || n as usize > Self::ALL.len() { None } else { Some(Self::ALL[n as usize - 1]) }
+    }
+}
+const _: () = {
+    let mut i = 0;
+    while i < Op::ALL.len() {
+        assert!(Op::ALL[i] as usize == i + 1);
+        i += 1;
+    }
+};

@@ -1,0 +1,206 @@
+//! What the probes cost, in pairs of runs with and without them: `cost [ROUNDS]`, as root.
+//!
+//! Of each run the fastest tenth counts, since other programs disturb the rest; of the pairs, the median. Between pairs it waits until the kernel has detached the probes, which takes seconds.
+#![expect(unsafe_code, reason = "clocks and system calls that must not be wrapped")]
+#![expect(clippy::unwrap_used, reason = "a tool for developers")]
+#![expect(clippy::cast_precision_loss, reason = "figures for people")]
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use knark_tracer::bpf::{Events, Options, Probes, Record, Scope};
+
+const CALLS: u32 = 200_000;
+const EXECS: u32 = 500;
+const MILLION: u64 = 1_000_000;
+
+/// What each kind of run measures: ns per open with close, per getppid, per exec with wait.
+#[derive(Clone, Copy)]
+struct Costs {
+    open: f64,
+    getppid: f64,
+    exec: f64,
+}
+
+fn main() {
+    let rounds = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(5);
+    let nobody = [b'?'; 16];
+    let both = Events { exec: true, file: true, exit: false };
+    let scope = |scope: Scope| Options { scope, events: both, exclude_tgids: Vec::new(), ..Options::default() };
+    let cases = [
+        ("no target matches, by control group", scope(Scope { cgroups: true, ..Scope::default() })),
+        ("no target matches, by process", scope(Scope { tgids: true, ..Scope::default() })),
+        ("no target matches, by name", scope(Scope { comms: vec![nobody], ..Scope::default() })),
+        ("everything matches", scope(Scope::default())),
+    ];
+    let mut attached = Vec::new();
+    for (name, options) in &cases {
+        let mut pairs = Vec::new();
+        for _ in 0..rounds {
+            let before = measure();
+            let begin = Instant::now();
+            let probes = Probes::attach(options).unwrap();
+            attached.push(begin.elapsed().as_secs_f64() * 1e3);
+            let (with, seen) = draining(probes, measure);
+            assert!(seen || !name.starts_with("every"));
+            wait_until_detached();
+            let after = measure();
+            pairs.push((with, before, after));
+        }
+        let added = |of: fn(&Costs) -> f64| median(pairs.iter().map(|(w, b, a)| of(w) - f64::midpoint(of(b), of(a))));
+        println!(
+            "{name}: open {:+.0} ns, getppid {:+.1} ns, exec {:+.2} us (without: open and close {:.0} ns, getppid {:.0} ns, exec {:.1} us)",
+            added(|c| c.open),
+            added(|c| c.getppid),
+            added(|c| c.exec) / 1e3,
+            median(pairs.iter().map(|p| p.1.open)),
+            median(pairs.iter().map(|p| p.1.getppid)),
+            median(pairs.iter().map(|p| p.1.exec)) / 1e3,
+        );
+    }
+    println!("load and attach: {:.0} ms", median(attached.into_iter()));
+    million();
+}
+
+fn measure() -> Costs {
+    let path = c"/etc/hostname".as_ptr();
+    Costs {
+        open: per(CALLS, || unsafe {
+            libc::close(libc::open(path, libc::O_RDONLY));
+        }),
+        getppid: per(CALLS * 5, || unsafe {
+            libc::syscall(libc::SYS_getppid);
+        }),
+        exec: execs(),
+    }
+}
+
+/// ns per call: of many short runs, the fastest tenth, which nothing disturbed.
+fn per(calls: u32, mut call: impl FnMut()) -> f64 {
+    const RUN: u32 = 200;
+    let mut runs: Vec<f64> = (0..calls / RUN)
+        .map(|_| {
+            let begin = clock(libc::CLOCK_MONOTONIC);
+            for _ in 0..RUN {
+                call();
+            }
+            (clock(libc::CLOCK_MONOTONIC) - begin) as f64 / f64::from(RUN)
+        })
+        .collect();
+    runs.sort_by(f64::total_cmp);
+    runs[runs.len() / 10]
+}
+
+/// ns of CPU time of a child that executes `true`, and of starting it.
+fn execs() -> f64 {
+    let usage = || {
+        let mut usage = unsafe { std::mem::zeroed::<libc::rusage>() };
+        unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
+        let ns = |t: libc::timeval| t.tv_sec as f64 * 1e9 + t.tv_usec as f64 * 1e3;
+        ns(usage.ru_utime) + ns(usage.ru_stime) + clock(libc::CLOCK_THREAD_CPUTIME_ID) as f64
+    };
+    let mut runs: Vec<f64> = (0..EXECS)
+        .map(|_| {
+            let begin = usage();
+            Command::new("/bin/true").stdin(Stdio::null()).status().unwrap();
+            usage() - begin
+        })
+        .collect();
+    runs.sort_by(f64::total_cmp);
+    runs[runs.len() / 10]
+}
+
+fn clock(which: libc::clockid_t) -> i64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    unsafe { libc::clock_gettime(which, &raw mut now) };
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
+}
+
+/// Runs it while another thread drains the ring as the tracer does.
+fn draining(mut probes: Probes, run: impl FnOnce() -> Costs) -> (Costs, bool) {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let drainer = scope.spawn(|| {
+            let mut n = 0;
+            while !stop.load(Ordering::Relaxed) {
+                probes.wait(Duration::from_millis(5)).unwrap();
+                n += probes.drain(usize::MAX, |_, record| drop(std::hint::black_box(record)));
+            }
+            drop(probes);
+            n
+        });
+        let costs = run();
+        stop.store(true, Ordering::Relaxed);
+        (costs, drainer.join().unwrap() > 0)
+    })
+}
+
+/// No process but this one is called so any more.
+fn wait_until_detached() {
+    let me = fs::read("/proc/self/comm").unwrap();
+    loop {
+        thread::sleep(Duration::from_millis(200));
+        let others = fs::read_dir("/proc").unwrap().flatten().filter(|process| {
+            let name = process.file_name();
+            let pid = name.to_str().and_then(|name| name.parse::<u32>().ok());
+            pid.is_some_and(|pid| pid != std::process::id()) && fs::read(process.path().join("comm")).is_ok_and(|c| c == me)
+        });
+        if others.count() == 0 {
+            return;
+        }
+    }
+}
+
+/// A million matching opens at full speed, from one thread.
+fn million() {
+    let scope = Scope { tgids: true, ..Scope::default() };
+    let events = Events { exec: false, file: true, exit: false };
+    let mut probes = Probes::attach(&Options { scope, events, exclude_tgids: Vec::new(), ..Options::default() }).unwrap();
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        unsafe { libc::raise(libc::SIGSTOP) };
+        let path = c"/etc/hostname".as_ptr();
+        for _ in 0..MILLION {
+            unsafe { libc::close(libc::open(path, libc::O_RDONLY)) };
+        }
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 0;
+    unsafe { libc::waitpid(child, &raw mut status, libc::WUNTRACED) };
+    probes.set_tgid(child.cast_unsigned()).unwrap();
+    let (begin, cpu) = (Instant::now(), clock(libc::CLOCK_PROCESS_CPUTIME_ID));
+    unsafe { libc::kill(child, libc::SIGCONT) };
+    let (mut got, mut bytes) = (0_u64, 0);
+    loop {
+        let ended = unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) } == child;
+        probes.drain(usize::MAX, |raw, record| {
+            bytes += raw.len();
+            got += u64::from(matches!(record, Record::Open(_)));
+        });
+        if ended {
+            break;
+        }
+        probes.wait(Duration::from_millis(5)).unwrap();
+    }
+    let (took, cpu) = (begin.elapsed(), clock(libc::CLOCK_PROCESS_CPUTIME_ID) - cpu);
+    probes.detach();
+    let counters = probes.counters().unwrap();
+    println!(
+        "{MILLION} opens: {got} delivered, {} lost, {:.2} us each, reader {:.2} s of CPU, {} bytes a record",
+        counters.lost(),
+        took.as_secs_f64() * 1e6 / MILLION as f64,
+        cpu as f64 / 1e9,
+        bytes as u64 / got.max(1),
+    );
+}
+
+fn median(of: impl Iterator<Item = f64>) -> f64 {
+    let mut all: Vec<f64> = of.collect();
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
+}
