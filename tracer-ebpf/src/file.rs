@@ -40,7 +40,9 @@ pub fn of_descriptor(task: u64, fd: i32) -> Option<(u64, bool)> {
 /// What a `struct path` says.
 #[inline(always)]
 pub fn place(path: u64) -> Option<Place> {
-    Some(Place { mnt: field!(path, path_mnt)?, dentry: field!(path, path_dentry)? })
+    // struct path { struct vfsmount *mnt; struct dentry *dentry; }, as user space has made sure of
+    let [mnt, dentry] = read::<[u64; 2]>(path + offset!(path_mnt))?;
+    Some(Place { mnt, dentry })
 }
 
 /// The working directory.
@@ -72,18 +74,38 @@ pub fn created(file: u64) -> bool {
 #[inline(always)]
 pub unsafe fn inode(head: *mut Header, to: *mut Inode, dentry: u64) -> Option<(u64, u64)> {
     let inode = field!(dentry, dentry_d_inode)?;
-    let sb = field!(inode, inode_i_sb)?;
-    // SAFETY: by this function's contract.
+    // All that is wanted lies at the front: one read for it. Elsewhere `front` reads again.
+    let bytes: [u64; FRONT / 8] = read(inode)?;
+    let bytes = (&raw const bytes).cast::<u8>();
+    // SAFETY: by this function's contract, and `bytes` is as long as FRONT.
     unsafe {
-        (*to).ino = field!(inode, inode_i_ino)?;
-        (*to).size = field!(inode, inode_i_size)?;
-        (*to).mode = u32::from(field!(inode, inode_i_mode as u16)?);
-        (*to).uid = field!(inode, inode_i_uid as u32)?;
-        (*to).gid = field!(inode, inode_i_gid as u32)?;
+        let sb: u64 = front(bytes, inode, offset!(inode_i_sb))?;
+        (*to).ino = front(bytes, inode, offset!(inode_i_ino))?;
+        (*to).size = front(bytes, inode, offset!(inode_i_size))?;
+        (*to).mode = u32::from(front::<u16>(bytes, inode, offset!(inode_i_mode))?);
+        (*to).uid = front(bytes, inode, offset!(inode_i_uid))?;
+        (*to).gid = front(bytes, inode, offset!(inode_i_gid))?;
         (*to).dev = field!(sb, sb_s_dev as u32)?;
         (*head).marks |= mark::INODE;
+        Some((inode, sb))
     }
-    Some((inode, sb))
+}
+
+/// So much of an inode is read at once.
+const FRONT: usize = 96;
+
+/// A member out of what was read, if it lies there.
+///
+/// # Safety
+/// `bytes` must be valid for [`FRONT`] bytes.
+#[inline(always)]
+unsafe fn front<T: Copy>(bytes: *const u8, inode: u64, at: u64) -> Option<T> {
+    if at <= (FRONT - size_of::<T>()) as u64 {
+        // SAFETY: the member lies within.
+        Some(unsafe { core::ptr::read_volatile(bytes.add(at as usize).cast::<T>()) })
+    } else {
+        read(inode + at)
+    }
 }
 
 /// Marks for an exe: in memory only, or in which layer of an overlay.

@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_uid_gid, generated::bpf_ktime_get_boot_ns};
 use knark_abi::Header;
 
-use crate::kernel::{self, field};
+use crate::kernel::{self, typed};
 
 /// Now, in ns since boot, sleep included.
 #[inline(always)]
@@ -18,12 +18,12 @@ pub fn now() -> u64 {
 /// `head` must be valid for writes.
 #[inline(always)]
 pub unsafe fn fill(head: *mut Header, kind: u8, op: u8, verdict: u8) {
-    let task = kernel::current();
     let (tgid, tid) = kernel::ids();
     let owner = bpf_get_current_uid_gid();
-    let leader = field!(task, task_group_leader).unwrap_or(0);
-    let parent = field!(task, task_real_parent).unwrap_or(0);
-    let parent_leader = field!(parent, task_group_leader).unwrap_or(0);
+    let ppid = typed!(task_real_parent => task_tgid as u32);
+    let start_ns = typed!(task_group_leader => task_start_boottime as u64);
+    let parent_start_ns = typed!(task_real_parent, task_group_leader => task_start_boottime as u64);
+    let exec_id = typed!(task_group_leader => task_self_exec_id as u64);
     // SAFETY: by this function's contract.
     unsafe {
         (*head).len = 0;
@@ -34,14 +34,14 @@ pub unsafe fn fill(head: *mut Header, kind: u8, op: u8, verdict: u8) {
         (*head).marks = 0;
         (*head).tgid = tgid;
         (*head).tid = tid;
-        (*head).ppid = field!(parent, task_tgid as u32).unwrap_or(0);
+        (*head).ppid = ppid;
         (*head).uid = owner as u32;
         (*head).gid = (owner >> 32) as u32;
         (*head).boot_ns = now();
         (*head).cgroup = kernel::cgroup();
-        (*head).start_ns = field!(leader, task_start_boottime).unwrap_or(0);
-        (*head).parent_start_ns = field!(parent_leader, task_start_boottime).unwrap_or(0);
-        (*head).exec_id = field!(task, task_self_exec_id).unwrap_or(0);
+        (*head).start_ns = start_ns;
+        (*head).parent_start_ns = parent_start_ns;
+        (*head).exec_id = exec_id;
         (*head).comm = bpf_get_current_comm().unwrap_or([0; 16]);
     }
 }

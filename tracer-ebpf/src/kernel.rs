@@ -70,7 +70,27 @@ macro_rules! field {
     };
 }
 
-pub(crate) use {config, field, offset};
+/// Members of the current task, and of what its pointers lead to, at the price of a load: the verifier knows their types.
+/// `typed!(task_real_parent, task_tgid as u32)`; on kernels without such pointers a helper reads each.
+macro_rules! typed {
+    ($($step:ident),+ => $last:ident as $type:ty) => {
+        if $crate::kernel::has(knark_abi::feature::TASK_REGS) {
+            // SAFETY: has no preconditions; the verifier checks that each offset is that of a member, and the kernel
+            // that each address is good.
+            unsafe {
+                let at = aya_ebpf::helpers::generated::bpf_get_current_task_btf() as *const u8;
+                $(let at = core::ptr::read_volatile(at.wrapping_add($crate::kernel::offset!($step) as usize).cast::<*const u8>());)+
+                core::ptr::read_volatile(at.wrapping_add($crate::kernel::offset!($last) as usize).cast::<$type>())
+            }
+        } else {
+            let at = $crate::kernel::current();
+            $(let at = $crate::kernel::field!(at, $step).unwrap_or(0);)+
+            $crate::kernel::field!(at, $last as $type).unwrap_or(0)
+        }
+    };
+}
+
+pub(crate) use {config, field, offset, typed};
 
 /// Whether this kernel has it, or user space wants it.
 #[inline(always)]

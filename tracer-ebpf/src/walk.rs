@@ -133,10 +133,11 @@ unsafe fn begin(w: *mut Walk, task: u64, mnt: u64, dentry: u64) {
     // SAFETY: by this function's contract.
     unsafe {
         let root = field!(task, task_fs).unwrap_or(0) + offset!(fs_root);
+        let [root_mnt, root_dentry] = read(root + offset!(path_mnt)).unwrap_or([0; 2]);
         (*w).mnt = mnt;
         (*w).dentry = dentry;
-        (*w).root_mnt = field!(root, path_mnt).unwrap_or(0);
-        (*w).root_dentry = field!(root, path_dentry).unwrap_or(0);
+        (*w).root_mnt = root_mnt;
+        (*w).root_dentry = root_dentry;
         (*w).mnt_root = field!(mnt, vfsmount_mnt_root).unwrap_or(0);
         (*w).pos = END;
         (*w).flags = found::TRUNC;

@@ -16,6 +16,9 @@ pub(super) fn of(btf: &Btf) -> Result<Offsets, Error> {
     if (link.1, link.2, link.3) != (link.0 + 8, 4, 8) {
         return Err(Error::Layout("dentry.d_name"));
     }
+    if btf.offset("path", "dentry")? != btf.offset("path", "mnt")? + 8 {
+        return Err(Error::Layout("path"));
+    }
     let (regs_args, regs_nr) = registers(btf)?;
     Ok(Offsets {
         task_tgid: btf.offset("task_struct", "tgid")?,

@@ -84,7 +84,7 @@ fn work() {
         }
     });
     for _ in 0..EXECS {
-        let child = unsafe { libc::vfork() };
+        let child = unsafe { libc::fork() };
         if child == 0 {
             let args = [c"true".as_ptr(), std::ptr::null()];
             unsafe {
