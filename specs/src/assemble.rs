@@ -100,6 +100,7 @@ impl Assembler {
                 Item::Container(container) => self.define_container(&container)?,
                 Item::Process(process) => self.define_process(&process)?,
                 Item::Pod(pod) => self.set_pod(pod),
+                Item::Changed(changed) => self.change_process(&changed)?,
                 Item::Exec(exec) => emit(self.event(exec.time_ns, exec.process, None, exec_of(&exec))?),
                 Item::File(file) => {
                     let what = What::File { file: Box::new(file_of(&file, self.aarch64)) };
@@ -111,6 +112,14 @@ impl Assembler {
                 }
             }
         }
+        Ok(())
+    }
+
+    fn change_process(&mut self, changed: &frame::Changed) -> Result<(), AssembleError> {
+        let slot = self.processes.get_mut(changed.slot as usize).and_then(Option::as_mut);
+        let slot = slot.ok_or(AssembleError::Undefined(changed.slot))?;
+        let process = Arc::make_mut(&mut slot.process);
+        (process.uid, process.gid, slot.container) = (changed.uid, changed.gid, changed.container);
         Ok(())
     }
 

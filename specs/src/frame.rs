@@ -324,6 +324,26 @@ pub enum Item<'b> {
     /// The plugin's own addition, in recordings: what the API server knows of a pod.
     #[n(5)]
     Pod(#[n(0)] Pod),
+    /// A process in a slot has another user or container than before.
+    #[n(6)]
+    Changed(#[n(0)] Changed),
+}
+
+/// What may change of a process while it runs one program.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Changed {
+    /// Slot of the process.
+    #[n(0)]
+    pub slot: u32,
+    /// Effective user id.
+    #[n(1)]
+    pub uid: u32,
+    /// Effective group id.
+    #[n(2)]
+    pub gid: u32,
+    /// Slot of the container; 0: the host.
+    #[n(3)]
+    pub container: u32,
 }
 
 /// A container, as the node itself knows it.

@@ -101,18 +101,26 @@ impl Decoder {
 
     /// The next whole message; `None` until more bytes come.
     pub fn next<T: for<'b> Decode<'b, ()>>(&mut self) -> Result<Option<T>, PacketError> {
-        let rest = &self.pending[self.consumed..];
-        let Some((head, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
-        let length = u32::from_le_bytes(*head) as usize;
-        if length > MAX_MESSAGE || length == 0 {
-            return Err(PacketError::TooLong(length));
-        }
-        let Some(packet) = rest.get(..length) else { return Ok(None) };
-        self.consumed += 4 + length;
-        match packet[0] {
-            0 => Ok(Some(minicbor::decode(&packet[1..])?)),
-            1 => Ok(Some(minicbor::decode(&decompress(&packet[1..])?)?)),
-            codec => Err(PacketError::Codec(codec)),
+        loop {
+            let rest = &self.pending[self.consumed..];
+            let Some((head, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
+            let length = u32::from_le_bytes(*head) as usize;
+            if length > MAX_MESSAGE || length == 0 {
+                return Err(PacketError::TooLong(length));
+            }
+            let Some(packet) = rest.get(..length) else { return Ok(None) };
+            self.consumed += 4 + length;
+            let decoded = match packet[0] {
+                0 => minicbor::decode(&packet[1..]),
+                1 => minicbor::decode(&decompress(&packet[1..])?),
+                codec => return Err(PacketError::Codec(codec)),
+            };
+            match decoded {
+                Ok(message) => return Ok(Some(message)),
+                // A newer side may say more than this one understands.
+                Err(error) if error.is_unknown_variant() => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 

@@ -98,9 +98,10 @@ fn search() -> Vec<BundlePlace> {
         } else {
             None
         };
-        // One shim for each folder is enough, and the newest ends last.
-        if let Some((folder, place)) = found {
-            places.retain(|(known, _)| *known != folder);
+        // One shim for each folder is enough, and the oldest is the likeliest to stay.
+        if let Some((folder, place)) = found
+            && !places.iter().any(|(known, _)| *known == folder)
+        {
             places.push((folder, place));
         }
     }

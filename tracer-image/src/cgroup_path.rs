@@ -26,11 +26,25 @@ pub enum Place {
     },
 }
 
+impl Place {
+    /// The pod's UID, for a pod and for its containers.
+    pub fn pod_uid(&self) -> Option<&str> {
+        match self {
+            Self::Pod { uid } | Self::Container { pod_uid: Some(uid), .. } => Some(uid),
+            Self::Container { pod_uid: None, .. } | Self::Other { .. } => None,
+        }
+    }
+}
+
 /// Reads a path in the cgroup hierarchy. A node may itself be a container, so a pod goes before what stands above it, and
 /// of containers without a pod the innermost counts.
 pub fn place(path: &[u8]) -> Place {
     let (mut kubepods, mut pod_uid, mut container) = (false, None, None);
     for part in path.split(|b| *b == b'/').filter_map(|part| std::str::from_utf8(part).ok()) {
+        // Named after the container that it watches, yet no part of it.
+        if part.contains("conmon") {
+            return Place::Other { kubepods: false };
+        }
         kubepods |= is_kubepods(part);
         if let Some(uid) = uid(part).filter(|_| kubepods && pod_uid.is_none()) {
             (pod_uid, container) = (Some(uid), None);
@@ -111,6 +125,7 @@ mod tests {
             ),
             (format!("/docker/{ID}/kubelet/kubepods"), Place::Other { kubepods: true }),
             (format!("/docker/{}/kubelet/kubepods/pod{UID}/{ID}", ID.replace('0', "f")), container()),
+            (format!("/kubepods.slice/kubepods-pod{under}.slice/crio-conmon-{ID}.scope"), Place::Other { kubepods: false }),
             (format!("/docker/{ID}"), Place::Container { pod_uid: None, id: ID.into() }),
             (format!("/system.slice/docker-{ID}.scope"), Place::Container { pod_uid: None, id: ID.into() }),
             ("/kubepods/pod../../etc".to_owned(), Place::Other { kubepods: true }),

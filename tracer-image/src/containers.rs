@@ -2,7 +2,7 @@
 //!
 //! The kernel filters by cgroup, and a new cgroup inherits its parent's verdict there before anything runs in it. So the
 //! cgroups under which pods appear get Hold: the first events of a new pod come up and wait in user space until its verdict
-//! is known.
+//! is known. A cgroup that nobody wants isn't in the kernel's map at all.
 
 use std::{
     collections::VecDeque,
@@ -24,8 +24,8 @@ use crate::{
 
 /// Removed cgroups are remembered for the events that are still on their way; no more than these.
 const REMEMBERED: usize = 1024;
-/// Nobody nests cgroups deeper; a bound for the walk.
-const MAX_DEPTH: usize = 32;
+/// More cgroups than any node has; what a hostile container makes beyond them isn't followed, and that is counted.
+const MAX_CGROUPS: usize = 65_536;
 
 /// All cgroups of the node.
 #[derive(Debug)]
@@ -34,6 +34,7 @@ pub struct Containers {
     hierarchy: Hierarchy,
     verdicts: FxHashMap<String, PodVerdict>,
     cgroups: FxHashMap<u64, Cgroup>,
+    containers: FxHashMap<String, Known>,
     removed: VecDeque<u64>,
     slots_used: u32,
     slots_free: Vec<u32>,
@@ -41,17 +42,24 @@ pub struct Containers {
     own_pod: Option<String>,
     kubepods: Option<Vec<u8>>,
     changes: Vec<(u64, Verdict)>,
+    blind: u64,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Cgroup {
     path: Vec<u8>,
     place: Place,
-    names: Option<Names>,
     verdict: Verdict,
-    slot: u32,
     /// It lies where this node's kubelet puts its pods: nodes may share a kernel.
     ours: bool,
+}
+
+/// A container, which may have cgroups of its own below its cgroup.
+#[derive(Debug, Default)]
+struct Known {
+    names: Option<Names>,
+    slot: u32,
+    cgroups: u32,
 }
 
 /// What to do with an event.
@@ -76,6 +84,7 @@ impl Containers {
             hierarchy,
             verdicts: FxHashMap::default(),
             cgroups: FxHashMap::default(),
+            containers: FxHashMap::default(),
             removed: VecDeque::new(),
             slots_used: 0,
             slots_free: Vec::new(),
@@ -83,95 +92,120 @@ impl Containers {
             own_pod,
             kubepods: None,
             changes: Vec::new(),
+            blind: 0,
         }
     }
 
     /// Takes in the cgroups that are there already. The probes must be attached: what is made meanwhile is then reported.
     pub fn scan(&mut self, probes: &mut Probes) -> Result<(), MapError> {
         let root = self.hierarchy.mount.clone();
-        if let Some(own) = &self.own_pod {
+        if let (Some(own), None) = (&self.own_pod, &self.kubepods) {
             let is_own = |path: &[u8]| matches!(place(path), Place::Pod { uid } if uid == *own);
-            self.kubepods = find(&root, b"/", &is_own, 0).and_then(|path| kubepods_root(&path).map(<[u8]>::to_vec));
+            self.kubepods = find(&root, is_own).and_then(|path| kubepods_root(&path).map(<[u8]>::to_vec));
         }
-        self.scan_below(&root, b"/", 0, probes, 0)
-    }
-
-    fn scan_below(&mut self, folder: &Path, path: &[u8], parent: u64, probes: &mut Probes, depth: usize) -> Result<(), MapError> {
-        let Ok(id) = cgroups::id_of(folder) else { return Ok(()) };
-        // The verdict first, the children after: one that is made in between inherits it.
-        self.add(id, parent, path, None);
-        self.apply(probes)?;
-        for (child, name) in children(folder, depth) {
-            self.scan_below(&child, &below(path, &name), id, probes, depth + 1)?;
+        let mut waiting = vec![(root, b"/".to_vec(), 0)];
+        while let Some((folder, path, parent)) = waiting.pop() {
+            let Ok(id) = cgroups::id_of(&folder) else { continue };
+            // The verdict first, the children after: one that is made in between inherits it.
+            self.add(id, parent, &path);
+            self.apply(probes)?;
+            waiting.extend(children(&folder).into_iter().map(|(child, name)| (child, below(&path, &name), id)));
         }
         Ok(())
     }
 
-    /// A cgroup was made, with the verdict that the kernel let it inherit, or is found. One that is known stays as it is.
-    pub fn add(&mut self, id: u64, parent: u64, path: &[u8], inherited: Option<Verdict>) {
+    /// A cgroup was made, or is found. One that is known already stays as it is.
+    pub fn add(&mut self, id: u64, parent: u64, path: &[u8]) {
         if self.cgroups.contains_key(&id) {
+            return;
+        }
+        if self.cgroups.len() >= MAX_CGROUPS {
+            self.blind += 1;
             return;
         }
         // A path that the kernel tells may begin above what is mounted here, so the parent is asked first.
         let below_ours = |root: &Vec<u8>| path.strip_prefix(root.as_slice()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
         let ours = self.cgroups.get(&parent).is_some_and(|parent| parent.ours) || self.kubepods.as_ref().is_none_or(below_ours);
-        let mut cgroup =
-            Cgroup { path: path.to_vec(), place: place(path), names: None, verdict: Verdict::Ignore, slot: 0, ours };
-        cgroup.find_names(&mut self.bundles);
-        cgroup.verdict = self.verdict(&cgroup);
-        if inherited != Some(cgroup.verdict) {
-            self.changes.push((id, cgroup.verdict));
+        let cgroup = Cgroup { path: path.to_vec(), place: place(path), verdict: Verdict::Ignore, ours };
+        if let Place::Container { id, .. } = &cgroup.place {
+            self.containers.entry(id.clone()).or_default().cgroups += 1;
         }
         self.cgroups.insert(id, cgroup);
+        self.judge(id);
+    }
+
+    /// A cgroup was removed.
+    pub fn remove(&mut self, id: u64) {
+        // Its verdict may have been set after the kernel had removed it.
+        self.changes.retain(|(changed, _)| *changed != id);
+        self.changes.push((id, Verdict::Ignore));
+        self.removed.push_back(id);
+        if self.removed.len() <= REMEMBERED {
+            return;
+        }
+        let Some(cgroup) = self.removed.pop_front().and_then(|oldest| self.cgroups.remove(&oldest)) else { return };
+        match cgroup.place {
+            Place::Container { id, .. } => {
+                if let Some(container) = self.containers.get_mut(&id) {
+                    container.cgroups -= 1;
+                    if container.cgroups == 0 {
+                        self.slots_free.extend(Some(container.slot).filter(|slot| *slot != 0));
+                        self.containers.remove(&id);
+                    }
+                }
+            }
+            // A static pod that comes back has the same UID.
+            Place::Pod { uid } if !self.cgroups.values().any(|other| other.place.pod_uid() == Some(&uid)) => {
+                self.verdicts.remove(&uid);
+            }
+            Place::Pod { .. } | Place::Other { .. } => {}
+        }
     }
 
     /// Brings the kernel's filter up to date.
     pub fn apply(&mut self, probes: &mut Probes) -> Result<(), MapError> {
         for (id, verdict) in self.changes.drain(..) {
-            probes.set_cgroup(id, verdict)?;
+            match verdict {
+                Verdict::Ignore => probes.remove_cgroup(id)?,
+                Verdict::Trace | Verdict::Hold => match probes.set_cgroup(id, verdict) {
+                    Err(MapError::Full { .. }) => self.blind += 1,
+                    set => set?,
+                },
+            }
         }
         Ok(())
     }
 
-    /// A cgroup was removed.
-    pub fn remove(&mut self, id: u64) {
-        self.removed.push_back(id);
-        if self.removed.len() > REMEMBERED
-            && let Some(oldest) = self.removed.pop_front()
-            && let Some(cgroup) = self.cgroups.remove(&oldest)
-        {
-            if cgroup.slot != 0 {
-                self.slots_free.push(cgroup.slot);
+    /// Takes over verdicts; afterwards events of these pods aren't held any more. True if a pod has become wanted whose
+    /// cgroups nobody watched: they have to be looked for.
+    pub fn decide(&mut self, pods: Vec<PodVerdict>) -> bool {
+        let uids: FxHashSet<String> = pods.iter().map(|pod| pod.uid.clone()).collect();
+        self.verdicts.extend(pods.into_iter().map(|pod| (pod.uid.clone(), pod)));
+        let concerned = |cgroup: &Cgroup| cgroup.place.pod_uid().is_some_and(|uid| uids.contains(uid));
+        let ids: Vec<u64> = self.cgroups.iter().filter(|(_, cgroup)| concerned(cgroup)).map(|(id, _)| *id).collect();
+        ids.into_iter().fold(false, |unwatched, id| self.judge(id) || unwatched)
+    }
+
+    /// Looks again for the names that decide whether a container is wanted.
+    pub fn look_again(&mut self) {
+        let nameless = |cgroup: &Cgroup| match &cgroup.place {
+            Place::Container { id, .. } => {
+                cgroup.verdict == Verdict::Hold && self.containers.get(id).is_some_and(|container| container.names.is_none())
             }
-            if let Place::Pod { uid } = &cgroup.place {
-                self.verdicts.remove(uid);
-            }
+            Place::Pod { .. } | Place::Other { .. } => false,
+        };
+        let ids: Vec<u64> = self.cgroups.iter().filter(|(_, cgroup)| nameless(cgroup)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.judge(id);
         }
     }
 
-    /// Takes over verdicts; afterwards events of these pods aren't held any more.
-    pub fn decide(&mut self, pods: Vec<PodVerdict>) {
-        let uids: FxHashSet<String> = pods.iter().map(|pod| pod.uid.clone()).collect();
-        self.verdicts.extend(pods.into_iter().map(|pod| (pod.uid.clone(), pod)));
-        for cgroup in self.cgroups.values_mut().filter(|cgroup| cgroup.pod_uid().is_some_and(|uid| uids.contains(uid))) {
-            cgroup.find_names(&mut self.bundles);
-        }
-        let judged: Vec<(u64, Verdict)> = self
-            .cgroups
-            .iter()
-            .filter(|(_, cgroup)| cgroup.pod_uid().is_some_and(|uid| uids.contains(uid)))
-            .map(|(id, cgroup)| (*id, self.verdict(cgroup)))
-            .collect();
-        for (id, verdict) in judged {
-            if let Some(cgroup) = self.cgroups.get_mut(&id)
-                && cgroup.verdict != verdict
-            {
-                cgroup.verdict = verdict;
-                if !self.removed.contains(&id) {
-                    self.changes.push((id, verdict));
-                }
-            }
-        }
+    /// Whether what is held under this pod's UID can be judged now.
+    pub fn is_decided(&self, pod_uid: &str) -> bool {
+        self.verdicts.contains_key(pod_uid)
+            && !self.cgroups.values().any(|c| {
+                c.verdict == Verdict::Hold && matches!(c.place, Place::Container { .. }) && c.place.pod_uid() == Some(pod_uid)
+            })
     }
 
     /// Whether this cgroup is in the table.
@@ -179,30 +213,29 @@ impl Containers {
         self.cgroups.contains_key(&id)
     }
 
-    /// Whether this pod's events need not be held any more.
-    pub fn is_decided(&self, pod_uid: &str) -> bool {
-        self.verdicts.contains_key(pod_uid)
+    /// How many cgroups could not be watched.
+    pub fn blind(&self) -> u64 {
+        self.blind
     }
 
     /// What to do with an event of this cgroup; `None` when the cgroup isn't known.
     pub fn decision(&self, id: u64) -> Option<Decision<'_>> {
         let cgroup = self.cgroups.get(&id)?;
-        Some(match (cgroup.verdict, cgroup.pod_uid()) {
+        Some(match (cgroup.verdict, cgroup.place.pod_uid()) {
             (Verdict::Trace, _) => Decision::Send,
             (Verdict::Hold, Some(pod_uid)) => Decision::Hold { pod_uid },
-            // Nothing but folders of pods and containers is held, and no process lives directly in those.
+            // Folders in which containers appear; what runs directly in them belongs to none.
             (Verdict::Hold, None) | (Verdict::Ignore, _) => Decision::Drop,
         })
     }
 
     /// The slot of this cgroup's container, 0 for none; what has to be told about it first goes to `batch`.
-    pub fn slot(&mut self, id: u64, batch: &mut Vec<u8>) -> u32 {
-        let Some(cgroup) = self.cgroups.get_mut(&id) else { return 0 };
-        if cgroup.slot != 0 {
-            return cgroup.slot;
+    pub fn slot(&mut self, cgroup_id: u64, batch: &mut Vec<u8>) -> u32 {
+        let Some(Place::Container { pod_uid, id }) = self.cgroups.get(&cgroup_id).map(|cgroup| &cgroup.place) else { return 0 };
+        let Some(container) = self.containers.get_mut(id) else { return 0 };
+        if container.slot != 0 {
+            return container.slot;
         }
-        cgroup.find_names(&mut self.bundles);
-        let Place::Container { pod_uid, id: container } = &cgroup.place else { return 0 };
         let slot = match self.slots_free.pop() {
             Some(slot) => slot,
             None if self.slots_used + 1 < CONTAINER_SLOTS => {
@@ -211,11 +244,16 @@ impl Containers {
             }
             None => return 0,
         };
-        let names = cgroup.names.clone().unwrap_or_default();
+        container.slot = slot;
+        if container.names.is_none() {
+            container.names = self.bundles.names(id);
+        }
+        let unnamed = Names::default();
+        let names = container.names.as_ref().unwrap_or(&unnamed);
         let item = Item::Container(Container {
             slot,
-            cgroup_id: id,
-            id: container,
+            cgroup_id,
+            id,
             name: &names.container,
             namespace: &names.namespace,
             pod: &names.pod,
@@ -223,12 +261,32 @@ impl Containers {
             image: &names.image,
         });
         batch::put(&item, batch);
-        cgroup.slot = slot;
         slot
     }
 
+    /// Finds a cgroup's verdict, and changes the kernel's if it is another. True if it is wanted and nobody watched it.
+    fn judge(&mut self, id: u64) -> bool {
+        let Some(cgroup) = self.cgroups.get(&id) else { return false };
+        if let Place::Container { id, .. } = &cgroup.place
+            && let Some(container) = self.containers.get_mut(id)
+            && container.names.is_none()
+        {
+            container.names = self.bundles.names(id);
+        }
+        let verdict = self.verdict(cgroup);
+        let before = cgroup.verdict;
+        if let Some(cgroup) = self.cgroups.get_mut(&id) {
+            cgroup.verdict = verdict;
+        }
+        // A new one has inherited something: what, depends on when its parent's was set.
+        if !self.removed.contains(&id) {
+            self.changes.push((id, verdict));
+        }
+        before == Verdict::Ignore && verdict != Verdict::Ignore
+    }
+
     fn verdict(&self, cgroup: &Cgroup) -> Verdict {
-        if self.own_pod.is_some() && cgroup.pod_uid() == self.own_pod.as_deref() {
+        if self.own_pod.is_some() && cgroup.place.pod_uid() == self.own_pod.as_deref() {
             return Verdict::Ignore;
         }
         match &self.target {
@@ -238,30 +296,35 @@ impl Containers {
         }
     }
 
+    fn names(&self, cgroup: &Cgroup) -> Option<&Names> {
+        match &cgroup.place {
+            Place::Container { id, .. } => self.containers.get(id)?.names.as_ref(),
+            Place::Pod { .. } | Place::Other { .. } => None,
+        }
+    }
+
     fn pod_verdict(&self, cgroup: &Cgroup, namespace: Option<&str>) -> Verdict {
-        let names = cgroup.names.as_ref();
         if !cgroup.ours {
             return Verdict::Ignore;
         }
-        let (uid, container) = match &cgroup.place {
+        let uid = match &cgroup.place {
             Place::Other { kubepods: true } => return Verdict::Hold,
             Place::Other { kubepods: false } | Place::Container { pod_uid: None, .. } => return Verdict::Ignore,
-            Place::Pod { uid } => (uid, false),
-            Place::Container { pod_uid: Some(uid), .. } => (uid, true),
+            Place::Pod { uid } | Place::Container { pod_uid: Some(uid), .. } => uid,
         };
-        let elsewhere = names.is_some_and(|names| namespace.is_some_and(|wanted| wanted != names.namespace));
-        if elsewhere || names.is_some_and(|names| names.sandbox) {
+        let names = self.names(cgroup);
+        let lies_in = |wanted: &str| names.is_none_or(|names| names.namespace.is_empty() || names.namespace == wanted);
+        if !namespace.is_none_or(lies_in) || names.is_some_and(|names| names.sandbox) {
             return Verdict::Ignore;
         }
         match (self.verdicts.get(uid), names) {
             (None, _) => Verdict::Hold,
             (Some(pod), _) if !pod.wanted => Verdict::Ignore,
             (Some(pod), _) if pod.containers.is_empty() => Verdict::Trace,
+            // Some of the pod's containers are wanted: each is judged by its name, as soon as it is known.
+            (Some(_), None) => Verdict::Hold,
             (Some(pod), Some(names)) if pod.containers.contains(&names.container) => Verdict::Trace,
             (Some(_), Some(_)) => Verdict::Ignore,
-            (Some(_), None) if container => Verdict::Ignore,
-            // Some of the pod's containers are wanted: each new one is judged by its name.
-            (Some(_), None) => Verdict::Hold,
         }
     }
 
@@ -279,39 +342,20 @@ impl Containers {
         match &cgroup.place {
             Place::Container { id, .. } => {
                 let named = |wanted: &String| {
-                    id.starts_with(wanted.as_str()) || cgroup.names.as_ref().is_some_and(|names| names.container == *wanted)
+                    id.starts_with(wanted.as_str()) || self.names(cgroup).is_some_and(|names| names.container == *wanted)
                 };
                 if filter.containers.iter().any(named) { Verdict::Trace } else { Verdict::Ignore }
             }
-            Place::Pod { .. } | Place::Other { kubepods: true } => Verdict::Hold,
-            // A container may appear in any folder; one without folders is a service's own.
-            Place::Other { kubepods: false } => {
-                let is_folder = cgroup.path != b"/" && !children(&self.hierarchy.folder(&cgroup.path), 0).is_empty();
-                if is_folder { Verdict::Hold } else { Verdict::Ignore }
-            }
+            // The host's own processes may all be in the root; a container may appear in any other folder.
+            Place::Other { kubepods: false } if cgroup.path == b"/" => Verdict::Ignore,
+            Place::Pod { .. } | Place::Other { .. } => Verdict::Hold,
         }
     }
 }
 
-impl Cgroup {
-    /// Reads the names of a container, unless they are known.
-    fn find_names(&mut self, bundles: &mut Bundles) {
-        if let (Place::Container { id, .. }, None) = (&self.place, &self.names) {
-            self.names = bundles.names(id);
-        }
-    }
-
-    fn pod_uid(&self) -> Option<&str> {
-        match &self.place {
-            Place::Pod { uid } | Place::Container { pod_uid: Some(uid), .. } => Some(uid),
-            Place::Container { pod_uid: None, .. } | Place::Other { .. } => None,
-        }
-    }
-}
-
-/// The folders in a folder; none below the depth that anybody uses.
-fn children(folder: &Path, depth: usize) -> Vec<(PathBuf, OsString)> {
-    let Some(entries) = fs::read_dir(folder).ok().filter(|_| depth < MAX_DEPTH) else { return Vec::new() };
+/// The folders in a folder.
+fn children(folder: &Path) -> Vec<(PathBuf, OsString)> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     folders.map(|entry| (entry.path(), entry.file_name())).collect()
 }
@@ -321,9 +365,13 @@ fn below(path: &[u8], name: &OsStr) -> Vec<u8> {
     [path, b"/", name.as_bytes()].concat()
 }
 
-fn find(folder: &Path, path: &[u8], wanted: &impl Fn(&[u8]) -> bool, depth: usize) -> Option<Vec<u8>> {
-    if wanted(path) {
-        return Some(path.to_vec());
+fn find(root: &Path, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+    let mut waiting = vec![(root.to_owned(), b"/".to_vec())];
+    while let Some((folder, path)) = waiting.pop() {
+        if wanted(&path) {
+            return Some(path);
+        }
+        waiting.extend(children(&folder).into_iter().map(|(child, name)| (child, below(&path, &name))));
     }
-    children(folder, depth).into_iter().find_map(|(child, name)| find(&child, &below(path, &name), wanted, depth + 1))
+    None
 }

@@ -7,6 +7,8 @@ use std::{
 
 use knark_specs::frame::{Ending, Hello, HostFilter, Plan, PodVerdict, Probe, Stage, Status, Target, Up};
 
+use rustc_hash::FxHashSet;
+
 use crate::{
     batch,
     bpf::{self, AttachError, Events, MapError, Options, ProbeState, Probes, Record, Scope},
@@ -98,8 +100,10 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
         let mut probes = Probes::attach(&options(&plan))?;
         add_processes(&plan, &mut probes)?;
         let hierarchy = bpf::hierarchy().map_err(|e| EngineError::Io("finding the cgroup hierarchy".into(), e))?;
+        check_cgroups(&plan, &hierarchy)?;
         let mut tracer = Tracer {
             containers: Containers::new(plan.target.clone(), hierarchy, self.own_pod.clone()),
+            outbox: Arc::clone(&self.outbox),
             plan,
             processes: Processes::default(),
             args: bpf::Args::default(),
@@ -107,101 +111,66 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
             batch: Vec::with_capacity(batch::FULL * 2),
             sent: 0,
             filtered: 0,
-            unknown_cgroup: false,
+            incomplete: false,
+            mkdirs_lost: 0,
         };
+        // Verdicts that are there already spare holding what they judge.
+        let stopped = self.obey(&mut tracer, &mut probes)?;
         tracer.containers.scan(&mut probes)?;
         self.outbox.hello(&Up::Hello(hello(&probes)));
-        let reason = self.follow(&mut tracer, &mut probes)?;
+        let reason = match stopped {
+            Some(reason) => reason,
+            None => self.follow(&mut tracer, &mut probes)?,
+        };
         probes.detach();
-        self.empty(&mut tracer, &mut probes)?;
-        tracer.hold.abandon();
-        self.flush(&mut tracer);
-        let mut status = tracer.status(&probes, clock::boot_ns())?;
-        let left = status.seen.saturating_sub(status.filtered + status.sent + status.lost_total());
-        if left > 0 {
-            status.lost.push((Stage::Stream, left));
-        }
+        let status = empty(&mut tracer, &mut probes)?;
         Ok(self.bye(reason, status))
     }
 
-    /// Takes all that is left in the ring, as long as the plugin makes room for it.
-    fn empty(&self, tracer: &mut Tracer, probes: &mut Probes) -> Result<(), EngineError> {
-        let until = Instant::now() + EMPTYING;
-        while Instant::now() < until {
-            let taken = self.drain(tracer, probes)?;
-            if taken == 0 && self.outbox.has_room() {
-                break;
-            }
-            if taken == 0 {
-                std::thread::sleep(BUSY);
+    /// Does what the plugin asked for meanwhile.
+    fn obey(&self, tracer: &mut Tracer, probes: &mut Probes) -> Result<Option<Ending>, EngineError> {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Plan(_) => {}
+                Command::Pods(pods) => {
+                    tracer.incomplete |= tracer.containers.decide(pods);
+                    tracer.containers.apply(probes)?;
+                    tracer.release();
+                }
+                Command::Stop => return Ok(Some(Ending::Stopped)),
             }
         }
-        Ok(())
+        Ok((self.ending)())
     }
 
     fn follow(&self, tracer: &mut Tracer, probes: &mut Probes) -> Result<Ending, EngineError> {
         let (mut calm, mut reported, mut scanned) = (0, Instant::now(), Instant::now());
         loop {
             let before = clock::boot_ns();
-            let taken = self.drain(tracer, probes)?;
-            if taken < BURST {
-                self.flush(tracer);
-            }
-            while let Ok(command) = self.commands.try_recv() {
-                match command {
-                    Command::Plan(_) => {}
-                    Command::Pods(pods) => {
-                        tracer.containers.decide(pods);
-                        tracer.containers.apply(probes)?;
-                        tracer.release();
-                    }
-                    Command::Stop => return Ok(Ending::Stopped),
-                }
-            }
-            if let Some(reason) = (self.ending)() {
+            let drained = drain(tracer, probes)?;
+            if let Some(reason) = self.obey(tracer, probes)? {
                 return Ok(reason);
             }
-            if tracer.unknown_cgroup && scanned.elapsed() > RESCAN_EVERY {
+            if tracer.incomplete && scanned.elapsed() > RESCAN_EVERY {
+                (tracer.incomplete, scanned) = (false, Instant::now());
                 tracer.containers.scan(probes)?;
-                (tracer.unknown_cgroup, scanned) = (false, Instant::now());
                 tracer.release();
             }
             if reported.elapsed() > STATUS_EVERY && self.outbox.has_room() {
+                tracer.containers.look_again();
+                tracer.containers.apply(probes)?;
+                tracer.release();
                 tracer.hold.expire(Instant::now());
-                self.flush(tracer);
-                let complete_to = if taken < BURST { before.saturating_sub(WATERMARK_LAG) } else { 0 };
+                tracer.flush();
+                let complete_to = if drained.all { before.saturating_sub(WATERMARK_LAG) } else { 0 };
                 self.outbox.status(tracer.status(probes, complete_to)?);
                 reported = Instant::now();
             }
-            if taken < BURST {
-                calm = if taken == 0 { calm + 1 } else { 0 };
+            if drained.all || drained.taken == 0 {
+                calm = if drained.taken == 0 { calm + 1 } else { 0 };
                 let pause = if calm < CALM { BUSY } else { IDLE };
                 probes.wait(pause).map_err(|e| EngineError::Io("waiting for the ring buffer".into(), e))?;
             }
-        }
-    }
-
-    /// Takes what the ring holds, up to a burst; nothing while the outbox is full, so that losses happen in one place.
-    fn drain(&self, tracer: &mut Tracer, probes: &mut Probes) -> Result<usize, EngineError> {
-        let mut taken = 0;
-        while taken < BURST && self.outbox.has_room() {
-            let got = probes.drain(PIECE, |bytes, record| tracer.take(bytes, &record));
-            tracer.containers.apply(probes)?;
-            taken += got;
-            if tracer.batch.len() >= batch::FULL {
-                self.flush(tracer);
-            }
-            if got < PIECE {
-                break;
-            }
-        }
-        Ok(taken)
-    }
-
-    fn flush(&self, tracer: &mut Tracer) {
-        if !tracer.batch.is_empty() {
-            let next = Vec::with_capacity(batch::FULL * 2);
-            self.outbox.push(std::mem::replace(&mut tracer.batch, next));
         }
     }
 
@@ -211,8 +180,53 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
     }
 }
 
+/// How far a look at the ring got.
+struct Drained {
+    taken: usize,
+    all: bool,
+}
+
+/// Takes what the ring holds, up to a burst; nothing while the outbox is full, so that losses happen in one place.
+fn drain(tracer: &mut Tracer, probes: &mut Probes) -> Result<Drained, EngineError> {
+    let mut drained = Drained { taken: 0, all: false };
+    while drained.taken < BURST && !drained.all && tracer.outbox.has_room() {
+        let got = probes.drain(PIECE, |bytes, record| tracer.take(bytes, &record));
+        tracer.containers.apply(probes)?;
+        drained.taken += got;
+        drained.all = got < PIECE;
+    }
+    tracer.flush();
+    Ok(drained)
+}
+
+/// Takes all that is left in the ring, as long as the plugin makes room for it, and draws the final balance.
+fn empty(tracer: &mut Tracer, probes: &mut Probes) -> Result<Status, EngineError> {
+    let until = Instant::now() + EMPTYING;
+    tracer.hold.abandon();
+    loop {
+        // Counted before the ring is emptied: what comes later must not be missed in the sum.
+        let mut status = tracer.status(probes, clock::boot_ns())?;
+        let drained = drain(tracer, probes)?;
+        tracer.hold.abandon();
+        let left = |status: &Status| status.seen.saturating_sub(status.filtered + status.sent + status.lost_total());
+        if drained.all && drained.taken == 0 && left(&status) == 0 {
+            return Ok(status);
+        }
+        if Instant::now() > until {
+            status = tracer.status(probes, clock::boot_ns())?;
+            let left = left(&status);
+            status.lost.extend((left > 0).then_some((Stage::Stream, left)));
+            return Ok(status);
+        }
+        if drained.taken == 0 {
+            std::thread::sleep(BUSY);
+        }
+    }
+}
+
 /// What is known of this node, and what became of its events.
 struct Tracer {
+    outbox: Arc<Outbox>,
     plan: Plan,
     containers: Containers,
     processes: Processes,
@@ -221,14 +235,23 @@ struct Tracer {
     batch: Vec<u8>,
     sent: u64,
     filtered: u64,
-    unknown_cgroup: bool,
+    /// There are cgroups that the table lacks.
+    incomplete: bool,
+    mkdirs_lost: u64,
 }
 
 impl Tracer {
+    fn flush(&mut self) {
+        if !self.batch.is_empty() {
+            let next = Vec::with_capacity(batch::FULL * 2);
+            self.outbox.push(std::mem::replace(&mut self.batch, next));
+        }
+    }
+
     /// A record from the ring.
     fn take(&mut self, bytes: &[u8], record: &Record<'_>) {
         match record {
-            Record::CgroupMkdir(made) => return self.containers.add(made.id, made.parent, made.path, made.verdict),
+            Record::CgroupMkdir(made) => return self.containers.add(made.id, made.parent, made.path),
             Record::CgroupRmdir(gone) => return self.containers.remove(gone.id),
             _ => {}
         }
@@ -238,7 +261,7 @@ impl Tracer {
             Some(Decision::Hold { pod_uid }) => self.hold.push(pod_uid, bytes, is_event(&self.plan, record)),
             // The record of its making was lost, and the kernel let it inherit a verdict: whose it is, the tree tells.
             None => {
-                self.unknown_cgroup = true;
+                self.incomplete = true;
                 self.hold.push(&unknown(record.head().cgroup), bytes, is_event(&self.plan, record));
             }
         }
@@ -284,13 +307,16 @@ impl Tracer {
             Record::CgroupMkdir(_) | Record::CgroupRmdir(_) => {}
         }
         self.sent += u64::from(self.is_event(record));
+        if self.batch.len() >= batch::FULL {
+            self.flush();
+        }
     }
 
     fn is_event(&self, record: &Record<'_>) -> bool {
         is_event(&self.plan, record)
     }
 
-    fn status(&self, probes: &Probes, watermark_ns: u64) -> Result<Status, EngineError> {
+    fn status(&mut self, probes: &Probes, watermark_ns: u64) -> Result<Status, EngineError> {
         let counters = probes.counters().map_err(|e| EngineError::Io("reading the kernel's counters".into(), e))?;
         let kinds = [
             (self.plan.exec, counters.exec()),
@@ -299,11 +325,15 @@ impl Tracer {
             (self.plan.exit, counters.exit()),
         ];
         let sum = |of: fn(&bpf::Count) -> u64| kinds.iter().filter(|(wanted, _)| *wanted).map(|(_, count)| of(count)).sum::<u64>();
-        let skipped = counters.missed.unwrap_or(0) + counters.scope_lost + probes.malformed();
+        // New cgroups whose records were lost may have inherited nothing, and so send nothing that would tell of them.
+        let mkdirs_lost = counters.cgroup_mkdir().lost();
+        self.incomplete |= mkdirs_lost > std::mem::replace(&mut self.mkdirs_lost, mkdirs_lost);
+        let skipped = counters.missed.unwrap_or(0) + counters.scope_lost + self.containers.blind();
         let lost = [
             (Stage::Ring, sum(|count| count.lost_ring)),
             (Stage::InFlight, sum(|count| count.lost_inflight)),
-            (Stage::Probe, skipped),
+            // Records that aren't understood have been seen and emitted.
+            (Stage::Probe, skipped + probes.malformed()),
             (Stage::Held, self.hold.lost()),
         ];
         Ok(Status {
@@ -366,16 +396,33 @@ fn options(plan: &Plan) -> Options {
 /// The processes that were asked for by pid, and the descendants that they have already.
 fn add_processes(plan: &Plan, probes: &mut Probes) -> Result<(), MapError> {
     let Target::Host(filter) = &plan.target else { return Ok(()) };
-    if filter.pids.is_empty() {
-        return Ok(());
-    }
-    for pid in &filter.pids {
+    let mut inside: FxHashSet<u32> = filter.pids.iter().copied().collect();
+    for pid in &inside {
         probes.set_tgid(*pid)?;
     }
-    for pid in procfs::pids() {
-        if procfs::ancestors(pid).iter().any(|(ancestor, _)| filter.pids.contains(ancestor)) {
-            probes.set_tgid(pid)?;
+    // One that is forked while we look has a parent that was in already, or is found in the next round.
+    while !inside.is_empty() {
+        let children = procfs::pids().into_iter().filter(|pid| !inside.contains(pid));
+        let found: Vec<u32> = children.filter(|pid| procfs::stat(*pid).is_some_and(|stat| inside.contains(&stat.ppid))).collect();
+        if found.is_empty() {
+            break;
         }
+        for pid in found {
+            probes.set_tgid(pid)?;
+            inside.insert(pid);
+        }
+    }
+    Ok(())
+}
+
+/// A cgroup that isn't there would be watched in vain.
+fn check_cgroups(plan: &Plan, hierarchy: &bpf::Hierarchy) -> Result<(), EngineError> {
+    let Target::Host(filter) = &plan.target else { return Ok(()) };
+    for cgroup in &filter.cgroups {
+        hierarchy.id_of(cgroup.as_bytes()).map_err(|e| {
+            let mount = hierarchy.mount.display();
+            EngineError::Io(format!("looking for the cgroup {cgroup} in {mount} (paths are as in /proc/PID/cgroup)"), e)
+        })?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::{
         mpsc,
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -21,6 +22,9 @@ use crate::{
     outbox::Outbox,
     session::{Incoming, Session},
 };
+
+/// How long the last word may take.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// Traces until the plugin says stop or closes its end.
 pub fn run(key: VerifyingKey) -> anyhow::Result<()> {
@@ -57,9 +61,10 @@ pub fn run(key: VerifyingKey) -> anyhow::Result<()> {
         _ => None,
     };
     let result = Engine { outbox, commands: wishes, ending, own_pod: None }.run();
-    if !gone.load(Ordering::Relaxed) {
-        // The last word is on its way.
-        let _ = writer.join();
+    // The last word is on its way, unless nobody reads.
+    let until = Instant::now() + GOODBYE;
+    while !gone.load(Ordering::Relaxed) && !writer.is_finished() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(5));
     }
     result.context("tracing").map(|_| ())
 }

@@ -3,23 +3,33 @@
 //! A process is known by its pid, its start, and how many programs it has executed. Its description comes from its exec; for
 //! a child that has executed nothing, from its parent; for one that was there before the probes, from /proc.
 
-use knark_specs::frame::{Ancestor, Item, PROCESS_SLOTS, Process, ProcessSource};
+use knark_specs::frame::{self, Changed, Item, PROCESS_SLOTS, Process, ProcessSource};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    bpf::{Exec, Head, Upper},
+    bpf::{Ancestor, Exec, Head, Upper},
     procfs::{self, MAX_ANCESTORS},
 };
+
+/// All descriptions together take about this much memory; then those that were not used for longest are forgotten.
+const CAPACITY: usize = 24 << 20;
+/// A child that executed nothing shows this much of its parent's arguments: they were told with the parent.
+const INHERITED_ARGS: usize = 4 << 10;
+/// Executables of forebears outside of the table that are remembered.
+const FOREBEARS: usize = 1024;
 
 /// The table.
 #[derive(Debug, Default)]
 pub struct Processes {
     by_pid: FxHashMap<u32, u32>,
-    slots: Vec<Entry>,
+    slots: Vec<Option<Entry>>,
+    free: Vec<u32>,
     hand: usize,
+    bytes: usize,
+    forebears: FxHashMap<(u32, u64, Vec<u8>), Vec<u8>>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Entry {
     identity: Identity,
     container: u32,
@@ -27,6 +37,8 @@ struct Entry {
     gid: u32,
     used: bool,
     ppid: u32,
+    source: ProcessSource,
+    comm: Vec<u8>,
     image: Image,
 }
 
@@ -44,10 +56,8 @@ impl Identity {
 }
 
 /// What a process runs: the same for it and the children that it forks, until one executes something else.
-#[derive(Debug, Clone)]
+#[derive(Debug, Default)]
 struct Image {
-    source: ProcessSource,
-    comm: Vec<u8>,
     exe: Vec<u8>,
     args: Vec<u8>,
     args_cut_from: u32,
@@ -69,37 +79,33 @@ struct Forebear {
 impl Processes {
     /// The slot of the process that did this; what has to be told about it first goes to `batch`.
     pub fn slot(&mut self, head: &Head, container: u32, batch: &mut Vec<u8>) -> u32 {
-        if let Some(slot) = self.by_pid.get(&head.tgid).copied() {
-            let entry = &mut self.slots[slot as usize];
-            if entry.identity == Identity::of(head) {
-                entry.used = true;
-                if (entry.uid, entry.gid, entry.container) == (head.uid, head.gid, container) {
-                    return slot;
-                }
+        if let Some(slot) = self.by_pid.get(&head.tgid).copied()
+            && let Some(entry) = self.slots.get_mut(slot as usize).and_then(Option::as_mut)
+            && entry.identity == Identity::of(head)
+        {
+            entry.used = true;
+            if (entry.uid, entry.gid, entry.container) != (head.uid, head.gid, container) {
                 (entry.uid, entry.gid, entry.container) = (head.uid, head.gid, container);
-                define(slot, entry, batch);
-                return slot;
+                let changed = Changed { slot, uid: head.uid, gid: head.gid, container };
+                crate::batch::put(&Item::Changed(changed), batch);
             }
+            return slot;
         }
-        let image = self.inherited(head).or_else(|| self.found(head)).unwrap_or_else(|| self.unknown(head));
-        self.insert(head, container, image, batch)
+        let (source, comm, image) = self.inherited(head).or_else(|| self.found(head)).unwrap_or_else(|| {
+            let comm = head.comm().to_vec();
+            (ProcessSource::Unknown, comm, Image::default())
+        });
+        self.insert(head, container, (source, comm, image), batch)
     }
 
     /// A process executed a program: its slot, filled anew.
     pub fn exec(&mut self, exec: &Exec<'_>, args: &[u8], container: u32, batch: &mut Vec<u8>) -> u32 {
-        let ancestors: Vec<Forebear> = exec
-            .ancestors
-            .iter()
-            .map(|a| Forebear {
-                pid: a.tgid,
-                start_ns: a.start_ns,
-                comm: a.comm().to_vec(),
-                exe: self.exe(a.tgid, a.start_ns),
-            })
-            .collect();
+        let forebear = |a: Ancestor| {
+            let (pid, start_ns, comm) = (a.tgid, a.start_ns, a.comm().to_vec());
+            Forebear { pid, start_ns, exe: self.exe(pid, start_ns, &comm), comm }
+        };
         let image = Image {
-            source: ProcessSource::Exec,
-            comm: exec.head.comm().to_vec(),
+            ancestors: exec.ancestors.iter().map(forebear).collect(),
             exe: exec.exe.walked.to_vec(),
             args: args.to_vec(),
             args_cut_from: if exec.args_cut() { u32::try_from(exec.args_total).unwrap_or(u32::MAX) } else { 0 },
@@ -110,137 +116,140 @@ impl Processes {
                 Upper::NotOverlay | Upper::Unknown => None,
             },
             memfd: exec.memfd(),
-            ancestors,
             ancestors_cut: exec.more_ancestors(),
         };
-        self.insert(&exec.head, container, image, batch)
+        self.insert(&exec.head, container, (ProcessSource::Exec, exec.head.comm().to_vec(), image), batch)
     }
 
     /// The main thread's name of the process in a slot.
     pub fn comm(&self, slot: u32) -> &[u8] {
-        self.slots.get(slot as usize).map_or(b"", |entry| &entry.image.comm)
+        self.slots.get(slot as usize).and_then(Option::as_ref).map_or(b"", |entry| &entry.comm)
     }
 
     /// A child that executed nothing runs what its parent ran when it was forked, and has executed as often as that.
-    fn inherited(&self, head: &Head) -> Option<Image> {
+    fn inherited(&self, head: &Head) -> Option<(ProcessSource, Vec<u8>, Image)> {
         let parent = self.entry(head.ppid, head.parent_start_ns)?;
-        if parent.identity.exec_id != head.exec_id || parent.image.source == ProcessSource::Unknown {
-            return None;
+        let knows = parent.identity.exec_id == head.exec_id && parent.source != ProcessSource::Unknown;
+        knows.then(|| (ProcessSource::Fork, head.comm().to_vec(), parent.image.child(parent)))
+    }
+
+    fn found(&mut self, head: &Head) -> Option<(ProcessSource, Vec<u8>, Image)> {
+        // It may have executed something else since the event, which /proc doesn't tell but by its name.
+        let found = procfs::process(head.tgid, head.start_ns)
+            .filter(|found| head.tid != head.tgid || found.comm == head.comm())?;
+        let ancestors = procfs::ancestors(head.ppid).into_iter().map(|(pid, stat)| {
+            let start_ns = stat.start_ns();
+            Forebear { pid, start_ns, exe: self.exe(pid, start_ns, &stat.comm), comm: stat.comm }
+        });
+        let ancestors = ancestors.collect();
+        let image = Image { exe: found.exe, args: found.args, cwd: found.cwd, ancestors, ..Image::default() };
+        Some((ProcessSource::Proc, found.comm, image))
+    }
+
+    fn exe(&mut self, pid: u32, start_ns: u64, comm: &[u8]) -> Vec<u8> {
+        if let Some(entry) = self.entry(pid, start_ns) {
+            return entry.image.exe.clone();
         }
-        Some(Image {
-            source: ProcessSource::Fork,
-            comm: head.comm().to_vec(),
-            ..self.descend(parent)
-        })
-    }
-
-    fn descend(&self, parent: &Entry) -> Image {
-        let mut image = parent.image.clone();
-        let own = Forebear {
-            pid: parent.identity.pid,
-            start_ns: parent.identity.start_ns,
-            comm: parent.image.comm.clone(),
-            exe: parent.image.exe.clone(),
-        };
-        image.ancestors.insert(0, own);
-        if image.ancestors.len() > MAX_ANCESTORS {
-            image.ancestors.truncate(MAX_ANCESTORS);
-            image.ancestors_cut = true;
+        let key = (pid, start_ns, comm.to_vec());
+        if let Some(exe) = self.forebears.get(&key) {
+            return exe.clone();
         }
-        image
-    }
-
-    fn found(&self, head: &Head) -> Option<Image> {
-        let found = procfs::process(head.tgid, head.start_ns)?;
-        Some(Image {
-            source: ProcessSource::Proc,
-            comm: found.comm,
-            exe: found.exe,
-            args: found.args,
-            args_cut_from: 0,
-            cwd: found.cwd,
-            ancestors: self.proc_ancestors(head.ppid),
-            ..self.unknown(head)
-        })
-    }
-
-    fn unknown(&self, head: &Head) -> Image {
-        Image {
-            source: ProcessSource::Unknown,
-            comm: head.comm().to_vec(),
-            exe: Vec::new(),
-            args: Vec::new(),
-            args_cut_from: 0,
-            cwd: Vec::new(),
-            upper_layer: None,
-            memfd: false,
-            ancestors: Vec::new(),
-            ancestors_cut: false,
+        if self.forebears.len() >= FOREBEARS {
+            self.forebears.clear();
         }
-    }
-
-    fn proc_ancestors(&self, ppid: u32) -> Vec<Forebear> {
-        procfs::ancestors(ppid)
-            .into_iter()
-            .map(|(pid, stat)| Forebear { pid, start_ns: stat.start_ns(), exe: self.exe(pid, stat.start_ns()), comm: stat.comm })
-            .collect()
-    }
-
-    fn exe(&self, pid: u32, start_ns: u64) -> Vec<u8> {
-        match self.entry(pid, start_ns) {
-            Some(entry) => entry.image.exe.clone(),
-            None => procfs::exe(pid, start_ns),
-        }
+        let exe = procfs::exe(pid, start_ns);
+        self.forebears.insert(key, exe.clone());
+        exe
     }
 
     fn entry(&self, pid: u32, start_ns: u64) -> Option<&Entry> {
         let slot = *self.by_pid.get(&pid)?;
-        Some(&self.slots[slot as usize]).filter(|entry| entry.identity.start_ns == start_ns)
+        self.slots.get(slot as usize)?.as_ref().filter(|entry| entry.identity.start_ns == start_ns)
     }
 
-    fn insert(&mut self, head: &Head, container: u32, image: Image, batch: &mut Vec<u8>) -> u32 {
-        let entry = Entry {
-            identity: Identity::of(head),
-            container,
-            uid: head.uid,
-            gid: head.gid,
-            used: true,
-            ppid: head.ppid,
-            image,
-        };
-        let slot = match self.by_pid.get(&head.tgid) {
-            Some(slot) => *slot,
-            None => self.free(),
-        };
-        let at = slot as usize;
-        if at < self.slots.len() {
-            self.slots[at] = entry;
-        } else {
-            self.slots.push(entry);
+    fn insert(
+        &mut self,
+        head: &Head,
+        container: u32,
+        (source, comm, image): (ProcessSource, Vec<u8>, Image),
+        batch: &mut Vec<u8>,
+    ) -> u32 {
+        let (uid, gid, ppid) = (head.uid, head.gid, head.ppid);
+        let entry = Entry { identity: Identity::of(head), container, uid, gid, used: true, ppid, source, comm, image };
+        if let Some(slot) = self.by_pid.remove(&head.tgid) {
+            self.forget(slot);
         }
+        self.bytes += entry.image.bytes();
+        let slot = self.place();
+        define(slot, &entry, batch);
         self.by_pid.insert(head.tgid, slot);
-        define(slot, &self.slots[at], batch);
+        if let Some(place) = self.slots.get_mut(slot as usize) {
+            *place = Some(entry);
+        }
         slot
     }
 
-    /// A slot that nothing has used since the clock's hand last passed it.
-    fn free(&mut self) -> u32 {
-        if self.slots.len() < PROCESS_SLOTS as usize {
-            return u32::try_from(self.slots.len()).unwrap_or(0);
+    /// An empty slot, after forgetting what there is no room for.
+    fn place(&mut self) -> u32 {
+        while self.bytes > CAPACITY && self.by_pid.len() > 1 || self.free.is_empty() && self.slots.len() >= PROCESS_SLOTS as usize {
+            self.evict();
         }
+        self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).unwrap_or(0)
+        })
+    }
+
+    /// Forgets one that nothing has used since the clock's hand last passed it.
+    fn evict(&mut self) {
         loop {
-            let at = self.hand;
-            self.hand = (self.hand + 1) % self.slots.len();
-            if !std::mem::take(&mut self.slots[at].used) {
-                self.by_pid.remove(&self.slots[at].identity.pid);
-                return u32::try_from(at).unwrap_or(0);
+            let at = self.hand % self.slots.len();
+            self.hand = at + 1;
+            let Some(entry) = &mut self.slots[at] else { continue };
+            if !std::mem::take(&mut entry.used) {
+                self.by_pid.remove(&entry.identity.pid);
+                return self.forget(u32::try_from(at).unwrap_or(0));
             }
         }
+    }
+
+    fn forget(&mut self, slot: u32) {
+        if let Some(entry) = self.slots.get_mut(slot as usize).and_then(Option::take) {
+            self.bytes -= entry.image.bytes();
+            self.free.push(slot);
+        }
+    }
+}
+
+impl Image {
+    /// What a child shows that executed nothing.
+    fn child(&self, parent: &Entry) -> Self {
+        let (pid, start_ns) = (parent.identity.pid, parent.identity.start_ns);
+        let mut ancestors = vec![Forebear { pid, start_ns, comm: parent.comm.clone(), exe: self.exe.clone() }];
+        ancestors.extend(self.ancestors.iter().take(MAX_ANCESTORS - 1).cloned());
+        let whole = self.args.len() <= INHERITED_ARGS;
+        let all = if self.args_cut_from > 0 { self.args_cut_from } else { u32::try_from(self.args.len()).unwrap_or(u32::MAX) };
+        Self {
+            exe: self.exe.clone(),
+            args: self.args[..self.args.len().min(INHERITED_ARGS)].to_vec(),
+            args_cut_from: if whole { self.args_cut_from } else { all },
+            cwd: self.cwd.clone(),
+            upper_layer: self.upper_layer,
+            memfd: self.memfd,
+            ancestors_cut: self.ancestors_cut || self.ancestors.len() >= MAX_ANCESTORS,
+            ancestors,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let ancestors: usize = self.ancestors.iter().map(|a| size_of::<Forebear>() + a.comm.len() + a.exe.len()).sum();
+        size_of::<Entry>() + self.exe.len() + self.args.len() + self.cwd.len() + ancestors
     }
 }
 
 fn define(slot: u32, entry: &Entry, batch: &mut Vec<u8>) {
     let image = &entry.image;
+    let ancestors = image.ancestors.iter();
     let item = Item::Process(Process {
         slot,
         pid: entry.identity.pid,
@@ -248,18 +257,16 @@ fn define(slot: u32, entry: &Entry, batch: &mut Vec<u8>) {
         start_ns: entry.identity.start_ns,
         uid: entry.uid,
         gid: entry.gid,
-        comm: &image.comm,
+        comm: &entry.comm,
         exe: &image.exe,
         args: &image.args,
         args_cut_from: image.args_cut_from,
         cwd: &image.cwd,
         upper_layer: image.upper_layer,
         memfd: image.memfd,
-        source: image.source,
-        ancestors: image
-            .ancestors
-            .iter()
-            .map(|a| Ancestor { pid: a.pid, start_ns: a.start_ns, comm: &a.comm, exe: &a.exe })
+        source: entry.source,
+        ancestors: ancestors
+            .map(|a| frame::Ancestor { pid: a.pid, start_ns: a.start_ns, comm: &a.comm, exe: &a.exe })
             .collect(),
         container: entry.container,
         ancestors_cut: image.ancestors_cut,

@@ -53,8 +53,8 @@ pub fn run(key: VerifyingKey, grace: Duration) -> anyhow::Result<()> {
     let (commands, wishes) = mpsc::channel();
     let session = Arc::new(Session { key, outbox: Arc::clone(&outbox), commands, heard_ns: AtomicU64::new(clock::boot_ns() + FIRST_WORD) });
     let listener = UnixListener::bind_addr(&address()?).context("binding the tracer's socket")?;
-    let said_all = Arc::new(AtomicBool::new(false));
-    let door = Door { session: Arc::clone(&session), current: Mutex::default(), said_all: Arc::clone(&said_all) };
+    let received = Arc::new(AtomicBool::new(false));
+    let door = Door { session: Arc::clone(&session), current: Mutex::default(), received: Arc::clone(&received) };
     thread::spawn(move || door.keep(&listener));
 
     let grace_ns = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
@@ -69,7 +69,7 @@ pub fn run(key: VerifyingKey, grace: Duration) -> anyhow::Result<()> {
     let own_pod = std::env::var("KNARK_POD_UID").ok().filter(|uid| !uid.is_empty());
     let result = Engine { outbox, commands: wishes, ending, own_pod }.run();
     let until = Instant::now() + GOODBYE;
-    while !matches!(result, Ok(Ending::Orphaned)) && !said_all.load(Ordering::Relaxed) && Instant::now() < until {
+    while !matches!(result, Ok(Ending::Orphaned)) && !received.load(Ordering::Relaxed) && Instant::now() < until {
         thread::sleep(Duration::from_millis(20));
     }
     result.context("tracing").map(|_| ())
@@ -78,7 +78,8 @@ pub fn run(key: VerifyingKey, grace: Duration) -> anyhow::Result<()> {
 struct Door {
     session: Arc<Session>,
     current: Mutex<Option<UnixStream>>,
-    said_all: Arc<AtomicBool>,
+    /// The last word was said, and the other side has closed its end: until then it may still be on its way.
+    received: Arc<AtomicBool>,
 }
 
 impl Door {
@@ -110,23 +111,33 @@ impl Door {
         if let Some(earlier) = earlier {
             let _ = earlier.shutdown(Shutdown::Both);
         }
-        let (session, said_all, mut to) = (Arc::clone(&self.session), Arc::clone(&self.said_all), stream);
+        let (session, mut to) = (Arc::clone(&self.session), stream);
+        let said_all = Arc::new(AtomicBool::new(false));
+        let saying = Arc::clone(&said_all);
         thread::spawn(move || {
-            if let Ok(true) = session.talk(cursor, &mut to) {
-                said_all.store(true, Ordering::Relaxed);
-            }
+            saying.store(matches!(session.talk(cursor, &mut to), Ok(true)), Ordering::Release);
             let _ = to.shutdown(Shutdown::Write);
         });
-        Ok(self.session.listen(&mut from)?)
+        let heard = self.session.listen(&mut from);
+        if said_all.load(Ordering::Acquire) {
+            self.received.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
+        Ok(heard?)
     }
 
     fn greet(&self, stream: &UnixStream) -> anyhow::Result<(Incoming<UnixStream>, crate::outbox::Cursor)> {
-        stream.set_read_timeout(Some(GREETING))?;
-        stream.set_write_timeout(Some(GREETING))?;
+        // A deadline for the whole of it: a stranger that sends a byte now and then must not keep others out.
+        let (greeted, waiting) = mpsc::channel::<()>();
+        let late = stream.try_clone()?;
+        thread::spawn(move || {
+            if waiting.recv_timeout(GREETING) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = late.shutdown(Shutdown::Both);
+            }
+        });
         let mut from = Incoming::new(stream.try_clone()?);
         let cursor = self.session.greet(&mut from, &mut &*stream)?;
-        stream.set_read_timeout(None)?;
-        stream.set_write_timeout(None)?;
+        drop(greeted);
         Ok((from, cursor))
     }
 
