@@ -31,7 +31,12 @@ pub fn start(key: SigningKey, plan: Plan, stop: watch::Receiver<bool>) -> anyhow
     let program = find_tracer()?;
     let mut command = Command::new(&program);
     let public = BASE64.encode(key.verifying_key().as_bytes());
-    command.args(["local", "--key", &public]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+        .args(["local", "--key", &public])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     // Ctrl-C is meant for the plugin, which then asks the tracer to end.
     #[cfg(unix)]
     command.process_group(0);
@@ -108,5 +113,7 @@ fn may_trace() -> anyhow::Result<()> {
 
 #[cfg(not(target_os = "linux"))]
 fn may_trace() -> anyhow::Result<()> {
-    anyhow::bail!("--local traces the host that it runs on, and only Linux can be traced: trace a cluster's nodes from here instead")
+    anyhow::bail!(
+        "--local traces the host that it runs on, and only Linux can be traced: trace a cluster's nodes from here instead"
+    )
 }

@@ -1,5 +1,6 @@
 //! From what the sources say to what the user sees: assemble, merge, filter, render, record, count.
 
+mod flow;
 mod merge;
 mod node;
 mod output;
@@ -9,23 +10,11 @@ mod summary;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use knark_specs::{
-    event::{Event, Summary},
-    frame::{Ending, Hello, Pod, Up},
-};
 use tokio::sync::{mpsc, watch};
 
-use crate::{
-    exit::Exit,
-    filter::Filter,
-    record::Recorder,
-    render::{Render, Scene},
-    source::Input,
-};
-use merge::Merge;
-use node::Node;
+use crate::{exit::Exit, filter::Filter, record::Recorder, render::Render, source::Input};
+use flow::Flow;
 use output::{CHUNK, Output};
-pub use progress::Progress;
 
 /// How often the pipeline looks around when nothing comes.
 const TICK: Duration = Duration::from_millis(100);
@@ -62,40 +51,40 @@ pub async fn run(
 ) -> anyhow::Result<Ended> {
     let output = Output::to(std::io::stdout());
     let live = options.live;
-    let mut pipeline = Pipeline::new(options);
+    let mut flow = Flow::new(options);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut stopping: Option<Instant> = None;
     let mut hurry = false;
     if let Some(first) = first {
-        pipeline.take(first)?;
+        flow.take(first)?;
     }
     loop {
         tokio::select! {
             biased;
             Some(()) = signals.recv() => {
-                pipeline.interrupted |= pipeline.began.is_none();
+                flow.interrupted |= flow.began.is_none();
                 hurry = *stop.borrow();
-                pipeline.over = true;
+                flow.over = true;
             }
             _ = tick.tick() => {
-                pipeline.release(Instant::now())?;
-                pipeline.look_at_the_clock();
-                pipeline.unread |= live && output::reader_has_gone();
+                flow.release(Instant::now())?;
+                flow.look_at_the_clock();
+                flow.unread |= live && output::reader_has_gone();
             }
-            input = inputs.recv(), if pipeline.out.len() < CHUNK => match input {
-                Some(input) => pipeline.take(input)?,
+            input = inputs.recv(), if flow.out.len() < CHUNK => match input {
+                Some(input) => flow.take(input)?,
                 None => break,
             },
-            room = output.chunks.reserve(), if !pipeline.out.is_empty() => match room {
-                Ok(room) => room.send(std::mem::take(&mut pipeline.out)),
-                Err(_) => pipeline.unread = true,
+            room = output.chunks.reserve(), if !flow.out.is_empty() => match room {
+                Ok(room) => room.send(std::mem::take(&mut flow.out)),
+                Err(_) => flow.unread = true,
             },
         }
-        if pipeline.unread {
-            pipeline.out.clear();
+        if flow.unread {
+            flow.out.clear();
         }
-        if pipeline.over || pipeline.unread {
+        if flow.over || flow.unread {
             stopping.get_or_insert_with(Instant::now);
             stop.send_if_modified(|stop| !std::mem::replace(stop, true));
         }
@@ -103,12 +92,12 @@ pub async fn run(
             break;
         }
     }
-    Ok(Ended { pipeline, output, hurry })
+    Ok(Ended { flow, output, hurry })
 }
 
 /// A trace whose nodes are gone; its last lines are still to be written.
 pub struct Ended {
-    pipeline: Pipeline,
+    flow: Flow,
     output: Output,
     hurry: bool,
 }
@@ -121,9 +110,9 @@ impl Ended {
 
     /// Writes what is left and the summary. A signal ends the wait for a slow reader.
     pub async fn finish(self, signals: &mut mpsc::Receiver<()>) -> anyhow::Result<Exit> {
-        let Self { mut pipeline, output, hurry } = self;
-        let summary = pipeline.conclude()?;
-        let rest = std::mem::take(&mut pipeline.out);
+        let Self { mut flow, output, hurry } = self;
+        let summary = flow.conclude()?;
+        let rest = std::mem::take(&mut flow.out);
         let written = async {
             // When this fails, the writer has ended, and says why.
             let _ = output.chunks.send(rest).await;
@@ -138,282 +127,20 @@ impl Ended {
             biased;
             () = given_up => {}
             written = written => match written {
-                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => pipeline.unread = true,
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => flow.unread = true,
                 written => written.context("writing to standard output")?,
             },
         }
-        if pipeline.began.is_some() && !pipeline.unread {
+        if flow.began.is_some() && !flow.unread {
             eprint!("{}", summary::text(&summary.summary));
         }
         Ok(match () {
-            () if pipeline.failed => Exit::Failed,
-            () if pipeline.interrupted => Exit::Interrupted,
-            () if pipeline.unread => Exit::Done,
+            () if flow.failed => Exit::Failed,
+            () if flow.interrupted => Exit::Interrupted,
+            () if flow.unread => Exit::Done,
             () if summary.summary.lost > 0 => Exit::Lost,
             () => Exit::Done,
         })
-    }
-}
-
-struct Pipeline {
-    options: Options,
-    progress: Progress,
-    nodes: Vec<Node>,
-    merge: Merge,
-    pods: Vec<Pod>,
-    /// Rendered, and not yet handed to the writer.
-    out: Vec<u8>,
-    created: Instant,
-    /// When the first node streamed.
-    began: Option<Instant>,
-    /// When all nodes did.
-    complete: Option<Instant>,
-    ended: Option<Instant>,
-    shown: u64,
-    header_due: bool,
-    /// No more is wanted.
-    over: bool,
-    /// Nobody reads the output.
-    unread: bool,
-    /// A node failed.
-    failed: bool,
-    /// A signal came before the first node streamed.
-    interrupted: bool,
-}
-
-impl Pipeline {
-    fn new(options: Options) -> Self {
-        Self {
-            merge: Merge::new(options.live),
-            options,
-            progress: Progress::new(),
-            nodes: Vec::new(),
-            pods: Vec::new(),
-            out: Vec::new(),
-            created: Instant::now(),
-            began: None,
-            complete: None,
-            ended: None,
-            shown: 0,
-            header_due: true,
-            over: false,
-            unread: false,
-            failed: false,
-            interrupted: false,
-        }
-    }
-
-    fn take(&mut self, input: Input) -> anyhow::Result<()> {
-        let now = Instant::now();
-        match input {
-            Input::Node { node, name } => {
-                self.progress.set(node, &name, Some("starting"));
-                self.node(node).name = name;
-            }
-            Input::Phase { node, phase } => {
-                let name = self.node(node).name.clone();
-                self.progress.set(node, &name, Some(&phase));
-            }
-            Input::Up { node, message } => {
-                if let Some(recorder) = &mut self.options.recorder {
-                    let known = &self.nodes[node as usize];
-                    let name = if self.options.local { "" } else { known.name.as_str() };
-                    recorder.message(node, name, known.clock_offset_ns, &message)?;
-                }
-                self.hear(node, message, now)?;
-            }
-            Input::Clock { .. } if self.options.local => {}
-            Input::Clock { node, offset_ns } => self.node(node).set_clock(offset_ns),
-            Input::Pod(pod) => {
-                if let Some(recorder) = &mut self.options.recorder {
-                    recorder.pod(&pod)?;
-                }
-                self.meet(pod);
-            }
-            Input::PodGone { uid } => {
-                self.pods.retain(|pod| pod.uid != uid);
-                self.nodes.iter_mut().filter_map(|n| n.assembler.as_mut()).for_each(|a| a.forget_pod(&uid));
-            }
-            Input::Warning(text) => self.progress.warn(&text),
-            Input::Gone { node, error } => self.lose(node, error),
-        }
-        self.release(now)
-    }
-
-    fn node(&mut self, node: u32) -> &mut Node {
-        let at = node as usize;
-        if self.nodes.len() <= at {
-            self.nodes.resize_with(at + 1, Node::default);
-        }
-        &mut self.nodes[at]
-    }
-
-    fn hear(&mut self, number: u32, message: Up, now: Instant) -> anyhow::Result<()> {
-        let at = number as usize;
-        let node = self.node(number);
-        match message {
-            Up::Hello(hello) => self.welcome(number, &hello, now),
-            Up::Batch(batch) => {
-                let Some(assembler) = &mut node.assembler else {
-                    anyhow::bail!("node {}: events came before the tracer's Hello: not a tracer of this version", node.name);
-                };
-                let mut events = Vec::new();
-                let fed = assembler.feed(&batch, |event| events.push(event));
-                node.received += events.len() as u64;
-                for end in [events.first(), events.last()].into_iter().flatten() {
-                    node.tell(end.boot_ns);
-                }
-                let node = &self.nodes[at];
-                for event in events {
-                    self.merge.push(at, node.here(event.boot_ns), event, now);
-                }
-                fed.with_context(|| format!("node {}: batch {}", node.name, batch.seq))?;
-            }
-            Up::Status(status) => {
-                let watermark_ns = status.watermark_ns;
-                node.count(status);
-                let here = node.here(watermark_ns);
-                self.merge.advance(at, here);
-            }
-            Up::Bye { reason, status } => {
-                node.count(status);
-                node.said_bye = true;
-                let why = match reason {
-                    Ending::Stopped => return Ok(()),
-                    Ending::Signal => "the tracer was told to end by a signal: its pod is being deleted, or its deadline is over",
-                    Ending::Orphaned => "the tracer ended, since it heard nothing from the plugin for too long",
-                    Ending::Failed => "the tracer could not go on reading the kernel's events; its log says why",
-                };
-                let text = format!("node {}: {why}", node.name);
-                self.failed |= !self.over;
-                self.progress.fail(&text);
-            }
-            Up::Challenge { .. } | Up::Refuse { .. } => {}
-        }
-        Ok(())
-    }
-
-    fn welcome(&mut self, number: u32, hello: &Hello, now: Instant) {
-        let pods = std::mem::take(&mut self.pods);
-        let node = self.node(number);
-        let again = node.assembler.is_some();
-        node.greet(hello);
-        for pod in pods.iter().filter(|_| !again) {
-            node.assembler.iter_mut().for_each(|assembler| assembler.set_pod(pod.clone()));
-        }
-        let name = node.name.clone();
-        self.pods = pods;
-        self.merge.begin(number as usize);
-        self.progress.set(number, &name, None);
-        self.began.get_or_insert(now);
-        for probe in hello.probes.iter().filter(|_| !again) {
-            if let Some(why) = &probe.missing {
-                self.progress.warn(&format!("node {name}: {} isn't attached, so some {} events are missed: {why}", probe.name, probe.serves));
-            }
-        }
-        self.settle(now);
-    }
-
-    fn meet(&mut self, pod: Pod) {
-        for assembler in self.nodes.iter_mut().filter_map(|node| node.assembler.as_mut()) {
-            assembler.set_pod(pod.clone());
-        }
-        match self.pods.iter_mut().find(|known| known.uid == pod.uid) {
-            Some(known) => *known = pod,
-            None => self.pods.push(pod),
-        }
-    }
-
-    fn lose(&mut self, number: u32, error: Option<anyhow::Error>) {
-        let over = self.over;
-        let node = self.node(number);
-        node.gone = true;
-        let name = node.name.clone();
-        self.merge.end(number as usize);
-        self.progress.set(number, &name, None);
-        if let Some(error) = error {
-            let place = if self.options.local { String::new() } else { format!("node {name}: ") };
-            self.progress.fail(&format!("{place}{error:#}"));
-            self.failed |= !(over && self.interrupted);
-        }
-        self.settle(Instant::now());
-    }
-
-    /// Notes when all nodes stream: `--for` is counted from then, and the header shows that they do.
-    fn settle(&mut self, now: Instant) {
-        let ready = self.nodes.iter().all(|node| node.gone || node.assembler.is_some());
-        if self.complete.is_none() && ready && self.began.is_some() {
-            self.complete = Some(now);
-        }
-        if self.nodes.iter().all(|node| node.gone) {
-            self.ended.get_or_insert(now);
-        }
-    }
-
-    fn look_at_the_clock(&mut self) {
-        if let (Some(since), Some(duration)) = (self.complete, self.options.duration) {
-            self.over |= since.elapsed() >= duration;
-        }
-        if self.complete.is_some() && self.options.live {
-            self.head();
-        }
-    }
-
-    /// Shows the events whose turn has come.
-    fn release(&mut self, now: Instant) -> anyhow::Result<()> {
-        while let Some((at, event)) = self.merge.pop(now) {
-            self.show(at, &event)?;
-        }
-        Ok(())
-    }
-
-    fn show(&mut self, at: usize, event: &Event) -> anyhow::Result<()> {
-        let enough = self.options.max_events.is_some_and(|most| self.shown >= most);
-        if enough || self.unread || !self.options.filter.wants(event) {
-            self.nodes[at].discarded += 1;
-            return Ok(());
-        }
-        self.head();
-        self.options.render.event(event, &mut self.out).context("rendering an event")?;
-        self.nodes[at].shown += 1;
-        self.shown += 1;
-        // A recording is read to its end all the same, for the sums.
-        self.over |= self.options.live && self.options.max_events.is_some_and(|most| self.shown >= most);
-        Ok(())
-    }
-
-    fn head(&mut self) {
-        if std::mem::take(&mut self.header_due) {
-            self.progress.clear();
-            let scene = Scene { local: self.options.local, nodes: self.nodes.len(), pods: &self.pods };
-            self.options.render.begin(&scene, &mut self.out);
-        }
-    }
-
-    fn summary(&self) -> Summary {
-        let ran = if self.options.live {
-            self.ended.unwrap_or_else(Instant::now).duration_since(self.began.unwrap_or(self.created))
-        } else {
-            let spans = self.nodes.iter().filter_map(|node| node.told).map(|(first, last)| last - first);
-            Duration::from_nanos(spans.max().unwrap_or(0))
-        };
-        summary::of(self.nodes.iter().map(Node::sums).collect(), ran)
-    }
-
-    /// Shows what still waits for its turn, and adds up.
-    fn conclude(&mut self) -> anyhow::Result<Summary> {
-        (0..self.nodes.len()).for_each(|node| self.merge.end(node));
-        self.release(Instant::now())?;
-        if let Some(recorder) = self.options.recorder.take() {
-            recorder.finish()?;
-        }
-        let summary = self.summary();
-        if self.began.is_some() && !self.unread {
-            self.head();
-            self.options.render.end(&summary, &mut self.out).context("rendering the summary")?;
-        }
-        self.progress.clear();
-        Ok(summary)
     }
 }
 

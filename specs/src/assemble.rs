@@ -523,38 +523,47 @@ mod tests {
         let truncate = File { op: FileOp::Truncate, size: Some(9), ..FILE };
         check_file(truncate, &[("/file/size", json!("9"))]);
         let moved = Path { path: b"/new", ..PATH };
-        check_file(File { op: FileOp::Rename, to: Some(moved), flags: Some(2), ..FILE }, &[
-            ("/file/to/path", json!("/new")),
-            ("/file/flags", json!(["0x2"])),
-        ]);
+        check_file(
+            File { op: FileOp::Rename, to: Some(moved), flags: Some(2), ..FILE },
+            &[("/file/to/path", json!("/new")), ("/file/flags", json!(["0x2"]))],
+        );
     }
 
     #[test]
     fn failures_and_doubts_are_named() {
         let path = Path { path: b"/x/y", argument: true, late: true, asked: b"y", ..PATH };
-        check_file(File { result: -2, path, flags: Some(0o101), ..FILE }, &[
-            ("/file/result", json!(-2)),
-            ("/file/error", json!("ENOENT")),
-            ("/file/path_source", json!("argument")),
-            ("/file/path_argument", json!("y")),
-            ("/file/path_marks", json!(["late"])),
-            ("/file/flags", json!(["O_WRONLY", "O_CREAT"])),
-        ]);
-        check_file(FILE, &[("/file/error", json!(null)), ("/file/path_source", json!("kernel")), ("/file/path_marks", json!(null))]);
+        check_file(
+            File { result: -2, path, flags: Some(0o101), ..FILE },
+            &[
+                ("/file/result", json!(-2)),
+                ("/file/error", json!("ENOENT")),
+                ("/file/path_source", json!("argument")),
+                ("/file/path_argument", json!("y")),
+                ("/file/path_marks", json!(["late"])),
+                ("/file/flags", json!(["O_WRONLY", "O_CREAT"])),
+            ],
+        );
+        check_file(
+            FILE,
+            &[("/file/error", json!(null)), ("/file/path_source", json!("kernel")), ("/file/path_marks", json!(null))],
+        );
     }
 
     #[test]
     fn bytes_that_are_no_text_survive() {
-        check_file(File { path: Path { path: b"/\xff\n", ..PATH }, ..FILE }, &[
-            ("/file/path", json!("/\u{fffd}\n")),
-            ("/file/path_b64", json!("L/8K")),
-        ]);
+        check_file(
+            File { path: Path { path: b"/\xff\n", ..PATH }, ..FILE },
+            &[("/file/path", json!("/\u{fffd}\n")), ("/file/path_b64", json!("L/8K"))],
+        );
         let process = Process { args: b"a\0\xff\0", ..PROCESS };
-        check(&[Item::Process(process), Item::File(FILE)], &[
-            ("/process/args", json!(["a", "\u{fffd}"])),
-            ("/process/args_b64", json!(["YQ==", "/w=="])),
-            ("/file/path_b64", json!(null)),
-        ]);
+        check(
+            &[Item::Process(process), Item::File(FILE)],
+            &[
+                ("/process/args", json!(["a", "\u{fffd}"])),
+                ("/process/args_b64", json!(["YQ==", "/w=="])),
+                ("/file/path_b64", json!(null)),
+            ],
+        );
     }
 
     #[test]

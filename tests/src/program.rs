@@ -48,6 +48,8 @@ fn build(package: &str, program: &str) -> PathBuf {
     assert!(built.is_ok_and(|status| status.success()), "building {package} failed");
     // target/PROFILE/deps/TEST
     let test = std::env::current_exe().expect("the test's own path");
-    let Some(folder) = test.parent().and_then(|deps| deps.parent()) else { panic!("{} lies in no target folder", test.display()) };
+    let Some(folder) = test.parent().and_then(|deps| deps.parent()) else {
+        panic!("{} lies in no target folder", test.display())
+    };
     folder.join(program)
 }

@@ -13,6 +13,12 @@ use crate::{
 /// A trace removes its own pods, and the cluster removes those of a killed one soon after; this does it at once. Only sessions
 /// of the same user are ended, those that are under way included.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  # What would be removed
+  kubectl knark cleanup --dry-run client
+
+  # Remove what this user's sessions left, in whatever namespace
+  kubectl knark cleanup")]
 pub struct Args {
     /// End only this session
     #[arg(long, value_name = "ID", value_parser = session_id)]

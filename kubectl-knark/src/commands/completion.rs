@@ -13,9 +13,12 @@ use crate::{cli::Cli, exit::Exit};
 ///   ln -s "$(command -v kubectl-knark)" ~/.local/bin/kubectl_complete-knark    # the plugin knows itself by this name
 ///   cp kubectl_complete-knark ~/.local/bin/                                    # the script from the plugin's archive
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment, after_help = "Examples:
+#[command(
+    verbatim_doc_comment,
+    after_help = "Examples:
   # For `sudo kubectl-knark trace --local`, in bash
-  kubectl knark completion bash > /etc/bash_completion.d/kubectl-knark")]
+  kubectl knark completion bash > /etc/bash_completion.d/kubectl-knark"
+)]
 pub struct Args {
     /// For which shell
     #[arg(value_enum)]

@@ -143,7 +143,7 @@ async fn examine(cluster: &Cluster, examination: &Examination) -> anyhow::Result
 }
 
 fn table(findings: &Findings) -> String {
-    let mut nodes = plain(&["NODE", "KERNEL", "ARCH", "BTF", "LOCKDOWN", "CGROUP", "DRIVER", "RUNTIME", "SEES"]);
+    let mut rows = plain(&["NODE", "KERNEL", "ARCH", "BTF", "LOCKDOWN", "CGROUP", "DRIVER", "RUNTIME", "SEES"]);
     let mut notes = String::new();
     for Answer { node, report, error } in &findings.nodes {
         let none = Report::default();
@@ -152,7 +152,7 @@ fn table(findings: &Findings) -> String {
         let sees = if sees.is_empty() { "nothing".to_owned() } else { sees.join(",") };
         let btf = if r.btf { "yes" } else { "no" };
         let cells = [node, &r.kernel, &r.arch, btf, &r.lockdown, &r.cgroup.version, &r.cgroup.driver, &r.runtime, &sees];
-        nodes.add_row(cells.map(|cell| crate::render::escape::cell(cell).into_owned()));
+        rows.add_row(cells.map(|cell| crate::render::escape::cell(cell).into_owned()));
         for problem in error.iter().chain(&r.problems) {
             let _ = writeln!(notes, "{node}: {problem}");
         }
@@ -162,7 +162,7 @@ fn table(findings: &Findings) -> String {
             }
         }
     }
-    let mut text = format!("{}\n", nodes.trim_fmt());
+    let mut text = format!("{}\n", rows.trim_fmt());
     if !notes.is_empty() {
         let _ = write!(text, "\n{}", crate::render::escape::lines(&notes));
     }

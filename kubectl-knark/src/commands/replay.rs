@@ -47,11 +47,8 @@ pub struct Args {
 /// Shows the recording.
 pub async fn run(args: Args) -> anyhow::Result<Exit> {
     let doing = || format!("replaying {}", args.file.display());
-    let from: Box<dyn Read + Send> = if args.file.as_os_str() == "-" {
-        Box::new(io::stdin())
-    } else {
-        Box::new(File::open(&args.file).with_context(doing)?)
-    };
+    let from: Box<dyn Read + Send> =
+        if args.file.as_os_str() == "-" { Box::new(io::stdin()) } else { Box::new(File::open(&args.file).with_context(doing)?) };
     let recording = Recording::open(from).with_context(doing)?;
     let mut signals = signals::listen()?;
     let (stop, stopped) = watch::channel(false);

@@ -100,7 +100,11 @@ struct HostFlags {
 pub async fn run(args: Args) -> anyhow::Result<Exit> {
     let mut signals = signals::listen()?;
     let recorder = args.record.as_deref().map(Recorder::create).transpose()?;
-    let traced = if args.host.local { on_host(&args, recorder, &mut signals).await } else { in_cluster(&args, recorder, &mut signals).await };
+    let traced = if args.host.local {
+        Box::pin(on_host(&args, recorder, &mut signals)).await
+    } else {
+        Box::pin(in_cluster(&args, recorder, &mut signals)).await
+    };
     if let (Err(_), Some(file)) = (&traced, &args.record) {
         crate::record::discard_empty(file);
     }
@@ -138,7 +142,8 @@ async fn in_cluster(args: &Args, recorder: Option<Recorder>, signals: &mut mpsc:
         Some(()) = signals.recv() => return Ok(Exit::Interrupted),
     };
     let whole_nodes = args.target.targets.iter().any(|target| target.starts_with("no"));
-    let many_namespaces = args.target.all_namespaces || whole_nodes && args.target.targets.iter().all(|target| target.contains('/'));
+    let many_namespaces =
+        args.target.all_namespaces || whole_nodes && args.target.targets.iter().all(|target| target.contains('/'));
     let ended = pipeline::run(None, inputs, &stop, signals, args.options(recorder, many_namespaces)).await;
     stop.send_replace(true);
 
@@ -189,7 +194,9 @@ impl Args {
 
 fn session_key() -> anyhow::Result<SigningKey> {
     let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("{error}")).context("making the session's key: the system gives no random bytes")?;
+    getrandom::fill(&mut seed)
+        .map_err(|error| anyhow::anyhow!("{error}"))
+        .context("making the session's key: the system gives no random bytes")?;
     Ok(SigningKey::from_bytes(&seed))
 }
 
@@ -204,9 +211,9 @@ fn ring_bytes(text: &str) -> Result<u32, String> {
         _ => return Err(format!("{unit:?} is no unit: use K, M or G")),
     };
     let bytes = number.parse::<u32>().ok().and_then(|number| number.checked_mul(unit));
-    bytes.filter(|bytes| bytes.is_power_of_two() && *bytes >= 4096).ok_or_else(|| {
-        "a kernel buffer has a power of two of bytes, from 4K to 2G".to_owned()
-    })
+    bytes
+        .filter(|bytes| bytes.is_power_of_two() && *bytes >= 4096)
+        .ok_or_else(|| "a kernel buffer has a power of two of bytes, from 4K to 2G".to_owned())
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ enum Format {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Version {
+struct Versions {
     version: &'static str,
     platform: String,
     protocol: u32,
@@ -36,7 +36,7 @@ struct Version {
 
 /// Prints the versions.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
-    let version = Version {
+    let versions = Versions {
         version: concat!("v", env!("CARGO_PKG_VERSION")),
         platform: format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
         protocol: PROTOCOL,
@@ -44,10 +44,10 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         tracer_image: DEFAULT_IMAGE,
     };
     super::print(&match args.output {
-        Some(Format::Json) => serde_json::to_string_pretty(&version)? + "\n",
-        Some(Format::Yaml) => serde_yaml::to_string(&version)?,
+        Some(Format::Json) => serde_json::to_string_pretty(&versions)? + "\n",
+        Some(Format::Yaml) => serde_yaml::to_string(&versions)?,
         None => {
-            let Version { version, platform, protocol, event_schema, tracer_image } = version;
+            let Versions { version, platform, protocol, event_schema, tracer_image } = versions;
             format!(
                 "Plugin Version: {version}\nPlatform: {platform}\nProtocol: {protocol}\nEvent Schema: {event_schema}\nTracer Image: {tracer_image}\n"
             )

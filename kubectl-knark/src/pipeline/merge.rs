@@ -81,7 +81,8 @@ impl Merge {
         let overdue = self.waiting > CAPACITY || self.delay.is_some_and(|delay| now.duration_since(first.since) >= delay);
         let time_ns = first.time_ns;
         let is_first = || {
-            let silent = self.queues.iter().enumerate().filter(|(other, queue)| *other != node && queue.live && queue.events.is_empty());
+            let silent =
+                self.queues.iter().enumerate().filter(|(other, queue)| *other != node && queue.live && queue.events.is_empty());
             silent.into_iter().all(|(_, queue)| queue.watermark_ns >= time_ns)
         };
         if !overdue && !is_first() {

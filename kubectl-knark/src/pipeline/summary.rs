@@ -24,7 +24,8 @@ pub fn of(nodes: Vec<NodeSums>, ran: Duration) -> Summary {
 /// The summary for a person: a sentence, and a table where there is more to say than that.
 pub fn text(sums: &Sums) -> String {
     let Sums { seconds, shown, filtered, lost: total, nodes } = sums;
-    let mut text = format!("{shown} events shown, {filtered} filtered, {total} lost");
+    let events = if *shown == 1 { "event" } else { "events" };
+    let mut text = format!("{shown} {events} shown, {filtered} filtered, {total} lost");
     match nodes.as_slice() {
         [] => {}
         [node] => {

@@ -22,6 +22,7 @@ const GAP: usize = 2;
 const LEAST_DETAIL: usize = 20;
 
 /// What the table must fit.
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 #[derive(Debug, Clone)]
 pub struct Layout {
     /// All there is, nothing shortened.
@@ -75,13 +76,17 @@ impl Table {
     /// Fits the columns to the scene and the width.
     fn lay_out(&mut self, scene: &Scene<'_>) {
         use Column::{
-            Container, Milliseconds, Namespace, Node, Operation, Parent, Pid, Pod, Ppid, Process, ProcessAndPid, Result, Time, Uid, Utc,
+            Container, Milliseconds, Namespace, Node, Operation, Parent, Pid, Pod, Ppid, Process, ProcessAndPid, Result, Time,
+            Uid, Utc,
         };
         // What is no terminal is given what a comfortable terminal gets.
-        let room = self.layout.width.unwrap_or(100);
+        let room = self.layout.width.unwrap_or(120);
         let pod = |most: usize| {
-            let longest = scene.pods.iter().map(|pod| pod.name.len() + usize::from(self.layout.many_namespaces) * (pod.namespace.len() + 1));
-            longest.max().unwrap_or(most).clamp(8, most)
+            let longest = scene
+                .pods
+                .iter()
+                .map(|pod| pod.name.len() + usize::from(self.layout.many_namespaces) * (pod.namespace.len() + 1));
+            longest.max().unwrap_or(if self.layout.many_namespaces { 28 } else { 20 }).clamp(8, most)
         };
         let local = scene.local;
         let mut columns = Vec::new();
@@ -106,11 +111,11 @@ impl Table {
         } else {
             add(Time, 8, room < 100);
             add(Milliseconds, 12, room >= 100);
-            add(Node, 12, room >= 150 && !local && scene.nodes > 1);
+            add(Node, 12, room >= 130 && !local && scene.nodes > 1);
             add(Pod, pod(if room < 100 { 16 } else { 28 }), !local);
-            add(Container, 12, room >= 130);
-            add(Pid, 7, room >= 100);
-            add(Uid, 5, room >= if local { 100 } else { 130 });
+            add(Container, 12, room >= 140);
+            add(Pid, 7, room >= if local { 100 } else { 110 });
+            add(Uid, 5, room >= if local { 120 } else { 160 });
             add(ProcessAndPid, 18, room < 100 && local);
             add(Process, if room < 100 { 10 } else { 15 }, room >= 100 || !local);
             add(Operation, 10, true);
@@ -163,7 +168,7 @@ impl Table {
     }
 
     fn put(&self, text: &str, style: Style, out: &mut Vec<u8>) {
-        let style = if self.layout.colour { style } else { PLAIN };
+        let style = if self.layout.colour && !text.is_empty() { style } else { PLAIN };
         out.extend_from_slice(style.as_bytes());
         out.extend_from_slice(text.as_bytes());
         if !style.is_empty() {
@@ -179,8 +184,9 @@ impl Table {
 
     fn put_detail(&self, event: &Event, out: &mut Vec<u8>) {
         let detail = words::detail(event, self.detail.is_none_or(|room| room >= 60));
-        let marks: String = detail.marks.iter().map(|mark| format!(" ({mark})")).collect();
-        let error = detail.error.map(|error| format!(" {error}")).unwrap_or_default();
+        let marks = if detail.marks.is_empty() { String::new() } else { format!(" ({})", detail.marks.join(", ")) };
+        // A wide table has a column for it.
+        let error = detail.error.filter(|_| !self.layout.wide).map(|error| format!(" {error}")).unwrap_or_default();
         let subjects = match self.detail {
             Some(room) => {
                 let said = [&detail.tail, &error, &marks].map(|text| shorten::width(text)).iter().sum::<usize>();
@@ -212,10 +218,16 @@ impl super::Render for Table {
             let text = self.text(column, event);
             let text = match (self.layout.width, column) {
                 (None, _) => text,
-                (Some(_), Column::Pod | Column::Node | Column::ProcessAndPid) => shorten::middle(&text, width).into_owned().into(),
+                (Some(_), Column::Pod | Column::Node | Column::ProcessAndPid) => {
+                    shorten::middle(&text, width).into_owned().into()
+                }
                 (Some(_), _) => shorten::end(&text, width).into_owned().into(),
             };
-            let style = if column == Column::Operation { style::of(event) } else { PLAIN };
+            let style = match column {
+                Column::Operation => style::of(event),
+                Column::Result if matches!(&event.what, What::File { file } if file.result < 0) => RED,
+                _ => PLAIN,
+            };
             self.put_padded(&text, width, style, out);
         }
         self.put_detail(event, out);
@@ -260,3 +272,6 @@ fn fit(detail: &words::Detail<'_>, room: usize) -> String {
         [] => String::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,12 @@ impl Default for LocalTime {
 }
 
 impl LocalTime {
+    /// Where there is no summer time to mind.
+    #[cfg(test)]
+    pub fn utc() -> Self {
+        Self { zone: TimeZone::UTC, second: String::new(), shown: String::new() }
+    }
+
     /// `HH:MM:SS`, with milliseconds if wanted. What is no time stays as it is.
     pub fn of(&mut self, utc: &str, milliseconds: bool) -> String {
         let Some((second, fraction)) = utc.split_at_checked(19) else { return utc.to_owned() };

@@ -1,0 +1,153 @@
+use std::sync::Arc;
+
+use knark_specs::{
+    event::{Ancestor, Container, Exec, File, Kubernetes, Path},
+    frame::FileOp,
+    linux::Mode,
+};
+
+use super::*;
+use crate::{pipeline::tests::event, render::Render as _};
+
+const LONG: &str = "/var/lib/kubelet/pods/0a1b2c3d-0000-1111-2222-333344445555/volumes/token";
+
+fn file(op: FileOp, path: &str) -> Event {
+    let mut event = event(1);
+    let process = Arc::make_mut(&mut event.process);
+    (process.pid, process.comm) = (4711, "nginx".into());
+    process.ancestors = vec![Ancestor { pid: 1, comm: "init".into(), exe: String::new(), start_boot_ns: 0 }];
+    let pod = Kubernetes {
+        namespace: "prod".into(),
+        pod: "web-7d9f8b6c5-x2x7k".into(),
+        pod_uid: "u".into(),
+        labels: None,
+        owner: None,
+    };
+    event.kubernetes = Some(Arc::new(pod));
+    event.container = Some(Arc::new(Container { id: "c0".into(), name: "app".into(), image: "i".into(), cgroup_id: 3 }));
+    let path = Path { path: path.into(), ..Path::default() };
+    let file = File {
+        op,
+        syscall: String::new(),
+        path,
+        to: None,
+        flags: None,
+        created: false,
+        mode: None,
+        old_mode: None,
+        uid: None,
+        gid: None,
+        old_uid: None,
+        old_gid: None,
+        size: None,
+        xattr: None,
+        inode: None,
+        device: None,
+        result: 0,
+        error: None,
+    };
+    event.what = What::File { file: Box::new(file) };
+    event
+}
+
+fn changed(mut event: Event, change: impl FnOnce(&mut File)) -> Event {
+    if let What::File { file } = &mut event.what {
+        change(file);
+    }
+    event
+}
+
+fn exec(args: &[&str]) -> Event {
+    let mut event = file(FileOp::Open, "");
+    Arc::make_mut(&mut event.process).args = args.iter().map(|arg| (*arg).to_owned()).collect();
+    let exec = Exec {
+        filename: String::new(),
+        filename_b64: None,
+        mode: Mode(0o755),
+        uid: 0,
+        gid: 0,
+        inode: 1,
+        device: "8:1".into(),
+        deleted: true,
+        exe_cut: false,
+    };
+    event.what = What::Exec { exec };
+    event
+}
+
+fn lines(width: Option<usize>, local: bool, colour: bool, events: &[Event]) -> String {
+    let layout = Layout { wide: false, width, header: true, colour, many_namespaces: false };
+    let (mut table, mut out) = (Table::new(layout), Vec::new());
+    table.times = LocalTime::utc();
+    table.begin(&Scene { local, nodes: 1, pods: &[] }, &mut out);
+    for event in events {
+        table.event(event, &mut out).unwrap();
+    }
+    String::from_utf8(out).unwrap()
+}
+
+fn some() -> Vec<Event> {
+    vec![
+        exec(&["init", "--switched-root", "--system", "--deserialize=17"]),
+        changed(file(FileOp::Chmod, LONG), |f| (f.mode, f.old_mode) = (Some(Mode(0o777)), Some(Mode(0o644)))),
+        changed(file(FileOp::Open, LONG), |f| (f.result, f.error) = (-2, Some("ENOENT".into()))),
+        changed(file(FileOp::Rename, "/tmp/x"), |f| f.to = Some(Path { path: LONG.into(), ..Path::default() })),
+    ]
+}
+
+#[test]
+fn at_80_columns_lines_fit() {
+    let table = lines(Some(80), false, false, &some());
+    assert!(table.lines().all(|line| shorten::width(line) <= 80), "{table}");
+    assert_eq!(
+        table,
+        "\
+TIME      POD               PROCESS     OP          DETAIL
+00:00:00  web-7…b6c5-x2x7k  nginx       exec        init --switched-r… (deleted)
+00:00:00  web-7…b6c5-x2x7k  nginx       chmod       /var/…umes/token 0644 → 0777
+00:00:00  web-7…b6c5-x2x7k  nginx       open        /var/l…/volumes/token ENOENT
+00:00:00  web-7…b6c5-x2x7k  nginx       rename      /tmp/x → /var/l…olumes/token
+"
+    );
+}
+
+#[test]
+fn a_wider_terminal_says_more() {
+    let table = lines(Some(120), false, false, &some());
+    assert!(table.lines().all(|line| shorten::width(line) <= 120), "{table}");
+    assert_eq!(
+        table,
+        "\
+TIME          POD                   PID      PROCESS          OP          DETAIL
+00:00:00.000  web-7d9f8b6c5-x2x7k   4711     nginx            exec        init --switched-root --system --des… (deleted)
+00:00:00.000  web-7d9f8b6c5-x2x7k   4711     nginx            chmod       /var/lib/ku…44445555/volumes/token 0644 → 0777
+00:00:00.000  web-7d9f8b6c5-x2x7k   4711     nginx            open        /var/lib/kub…333344445555/volumes/token ENOENT
+00:00:00.000  web-7d9f8b6c5-x2x7k   4711     nginx            rename      /tmp/x → /var/lib/kub…3344445555/volumes/token
+"
+    );
+    assert!(lines(Some(160), false, false, &[]).contains("CONTAINER     PID      UID    PROCESS"));
+}
+
+#[test]
+fn on_a_host_processes_matter() {
+    let table = lines(Some(80), true, false, &some());
+    assert_eq!(
+        table,
+        "\
+TIME      PROCESS             OP          DETAIL
+00:00:00  nginx@4711          exec        init --switched-root --syst… (deleted)
+00:00:00  nginx@4711          chmod       /var/lib…555/volumes/token 0644 → 0777
+00:00:00  nginx@4711          open        /var/lib/k…445555/volumes/token ENOENT
+00:00:00  nginx@4711          rename      /tmp/x → /var/lib/…45555/volumes/token
+"
+    );
+}
+
+#[test]
+fn colours_say_what_it_is() {
+    let table = lines(None, false, true, &some()[..3]);
+    assert!(table.contains("\x1b[36mexec\x1b[0m        "), "{table:?}");
+    assert!(table.contains("\x1b[33mchmod\x1b[0m       "), "{table:?}");
+    assert!(table.contains("\x1b[31m ENOENT\x1b[0m\n"), "{table:?}");
+    assert!(table.contains("\x1b[2m (deleted)\x1b[0m\n"), "{table:?}");
+}
