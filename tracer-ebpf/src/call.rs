@@ -47,7 +47,7 @@ pub unsafe fn argument(s: *const Scratch, index: u8) -> u64 {
 pub unsafe fn append(s: *mut Scratch, part: *mut PathPart, given: Given, before: Option<(*mut Header, *mut Inode)>) {
     // SAFETY: by this function's contract.
     unsafe {
-        (*part) = PathPart { walked_len: 0, name_len: 0, walked_flags: 0, name_flags: 0, _pad: [0; 2] };
+        (*part) = PathPart { walked_len: 0, name_len: 0, walked_flags: 0, name_flags: 0, pad: [0; 2] };
         if given.dir == Call::NO {
             return;
         }

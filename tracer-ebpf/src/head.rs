@@ -30,7 +30,7 @@ pub unsafe fn fill(head: *mut Header, kind: u8, op: u8, verdict: u8) {
         (*head).kind = kind;
         (*head).op = op;
         (*head).verdict = verdict;
-        (*head)._pad = 0;
+        (*head).pad = 0;
         (*head).marks = 0;
         (*head).tgid = tgid;
         (*head).tid = tid;

@@ -30,7 +30,7 @@ pub struct Walk {
     pos: u64,
     /// See [`found`].
     pub flags: u8,
-    _pad: [u8; 7],
+    pad: [u8; 7],
     link: Link,
     buf: [u8; END as usize + 256],
 }

@@ -77,7 +77,7 @@ pub struct Call {
     /// The `AT_*` flags, or [`Call::NO`].
     pub at_flags: u8,
     /// Zero.
-    pub _pad: u8,
+    pub pad: u8,
 }
 const _: () = assert!(size_of::<Call>() == 8);
 

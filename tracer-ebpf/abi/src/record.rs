@@ -101,7 +101,7 @@ pub struct Header {
     /// The verdict that let it through, see [`crate::verdict`].
     pub verdict: u8,
     /// Zero.
-    pub _pad: u8,
+    pub pad: u8,
     /// See [`mark`].
     pub marks: u32,
     /// Thread group, which user space calls a process id, in the first pid namespace.
@@ -172,7 +172,7 @@ pub struct OpenBody {
     /// See [`text`].
     pub name_flags: u8,
     /// Zero.
-    pub _pad: [u8; 2],
+    pub pad: [u8; 2],
 }
 const _: () = assert!(size_of::<OpenBody>() == 56);
 
@@ -189,7 +189,7 @@ pub struct PathPart {
     /// See [`text`]; 0 where there is no argument.
     pub name_flags: u8,
     /// Zero.
-    pub _pad: [u8; 2],
+    pub pad: [u8; 2],
 }
 const _: () = assert!(size_of::<PathPart>() == 8);
 
@@ -217,7 +217,7 @@ pub struct PathBody {
     /// See [`text`].
     pub xattr_flags: u8,
     /// Zero.
-    pub _pad: u8,
+    pub pad: u8,
 }
 const _: () = assert!(size_of::<PathBody>() == 120);
 
@@ -230,7 +230,7 @@ pub struct Ancestor {
     /// Its id.
     pub tgid: u32,
     /// Zero.
-    pub _pad: u32,
+    pub pad: u32,
     /// Its name.
     pub comm: [u8; 16],
 }
@@ -287,7 +287,7 @@ pub struct ExitBody {
     /// As `wait` reports it: the exit code in bits 8 to 15, or the signal in bits 0 to 6.
     pub status: i32,
     /// Zero.
-    pub _pad: u32,
+    pub pad: u32,
     /// How long the process lived.
     pub lived_ns: u64,
 }
@@ -306,6 +306,6 @@ pub struct CgroupBody {
     /// The verdict that it got from its parent, or [`crate::verdict::NONE`].
     pub verdict: u8,
     /// Zero.
-    pub _pad: [u8; 5],
+    pub pad: [u8; 5],
 }
 const _: () = assert!(size_of::<CgroupBody>() == 24);

@@ -60,7 +60,7 @@ fn report(group: u64, path: u64, kind: u8) -> Option<()> {
         (*body).parent = parent;
         (*body).path_len = Out::kernel_string(out, path);
         (*body).verdict = decided;
-        (*body)._pad = [0; 5];
+        (*body).pad = [0; 5];
         Out::emit(out, kind, record::WAKE);
     }
     Some(())

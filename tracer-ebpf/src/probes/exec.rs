@@ -214,7 +214,7 @@ pub extern "C" fn knark_ancestor(leader: u64) -> u64 {
         let to = Out::next::<Ancestor>(&raw mut (*s).out);
         (*to).start_ns = field!(leader, task_start_boottime).unwrap_or(0);
         (*to).tgid = field!(leader, task_tgid as u32).unwrap_or(0);
-        (*to)._pad = 0;
+        (*to).pad = 0;
         (*to).comm = read(leader + offset!(task_comm)).unwrap_or([0; 16]);
     }
     parent(leader)

@@ -71,7 +71,7 @@ fn last(task: u64) -> Option<()> {
     let mut record = Record {
         // SAFETY: a struct of integers.
         head: unsafe { core::mem::zeroed() },
-        body: ExitBody { status: 0, _pad: 0, lived_ns: 0 },
+        body: ExitBody { status: 0, pad: 0, lived_ns: 0 },
     };
     // SAFETY: the pointer is to the stack.
     unsafe { head::fill(&raw mut record.head, kind::EXIT, 0, verdict) };

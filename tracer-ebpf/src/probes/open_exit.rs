@@ -52,7 +52,7 @@ fn open(nr: u32, result: i64, verdict: u8) -> Option<()> {
             name_len: 0,
             walked_flags: found::NONE,
             name_flags: 0,
-            _pad: [0; 2],
+            pad: [0; 2],
         };
         let name = if kernel::arguments(&mut (*s).args, nr) {
             asked(s, call, head, body)

@@ -46,7 +46,7 @@ fn enter(nr: u32, verdict: u8) -> Option<()> {
         (*body).inode = Inode { ino: 0, size: 0, dev: 0, mode: 0, uid: 0, gid: 0 };
         (*body).xattr_len = 0;
         (*body).xattr_flags = 0;
-        (*body)._pad = 0;
+        (*body).pad = 0;
         let known = kernel::arguments(&mut (*s).args, nr);
         if !known {
             (*head).marks |= mark::NO_REGS;
@@ -64,7 +64,7 @@ fn enter(nr: u32, verdict: u8) -> Option<()> {
     Some(())
 }
 
-const NO_PART: PathPart = PathPart { walked_len: 0, name_len: 0, walked_flags: 0, name_flags: 0, _pad: [0; 2] };
+const NO_PART: PathPart = PathPart { walked_len: 0, name_len: 0, walked_flags: 0, name_flags: 0, pad: [0; 2] };
 
 /// Appends the first or second path of call number `nr` to the record.
 ///

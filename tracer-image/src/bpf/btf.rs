@@ -55,7 +55,7 @@ struct Type {
     bits: bool,
     count: usize,
     /// A size, or the id of another type.
-    size_or_type: u32,
+    extent: u32,
     name: u32,
     /// Where its members begin.
     rest: usize,
@@ -125,7 +125,7 @@ impl Btf {
             bits = bits.checked_add(at).ok_or(Error::Damaged)?;
             id = ty;
         }
-        if bits % 8 == 0 { Ok(bits / 8) } else { Err(missing()) }
+        if bits.is_multiple_of(8) { Ok(bits / 8) } else { Err(missing()) }
     }
 
     /// Whether it has such a member.
@@ -136,7 +136,7 @@ impl Btf {
     /// A struct's size.
     pub fn size_of(&self, of: &str) -> Result<u32, Error> {
         let id = self.named(STRUCT, of)?;
-        self.by_id(id).map(|ty| ty.size_or_type).ok_or(Error::Damaged)
+        self.by_id(id).map(|ty| ty.extent).ok_or(Error::Damaged)
     }
 
     /// An enumerator's value.
@@ -186,7 +186,7 @@ impl Btf {
     fn plain(&self, mut id: u32) -> Option<u32> {
         for _ in 0..DEPTH {
             match self.by_id(id)? {
-                Type { kind: 8..=11 | 18, size_or_type, .. } => id = size_or_type,
+                Type { kind: 8..=11 | 18, extent, .. } => id = extent,
                 _ => return Some(id),
             }
         }
@@ -203,7 +203,7 @@ impl Btf {
             kind: u8::try_from(info >> 24 & 0x1f).ok()?,
             bits: info >> 31 == 1,
             count: (info & 0xffff) as usize,
-            size_or_type: word(&self.raw, at + 8)?,
+            extent: word(&self.raw, at + 8)?,
             name: word(&self.raw, at)?,
             rest: at + 12,
         })
@@ -221,6 +221,7 @@ fn word(raw: &[u8], at: usize) -> Option<u32> {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the test's own data is small")]
 mod tests {
     use super::*;
 

@@ -24,7 +24,7 @@ impl Watched {
 const fn how(op: Op, first: (u8, u8), second: (u8, u8), xattr: u8, at_flags: u8) -> Call {
     let (first_dir, first_name) = first;
     let (second_dir, second_name) = second;
-    Call { op: op as u8, first_dir, first_name, second_dir, second_name, xattr, at_flags, _pad: 0 }
+    Call { op: op as u8, first_dir, first_name, second_dir, second_name, xattr, at_flags, pad: 0 }
 }
 
 const NONE: (u8, u8) = (NO, NO);
@@ -46,17 +46,22 @@ macro_rules! calls {
 macro_rules! number {
     ([old $sys:ident]) => {{
         #[cfg(target_arch = "x86_64")]
-        let nr = Some(libc::$sys as u32);
+        let nr = Some(small(libc::$sys));
         #[cfg(not(target_arch = "x86_64"))]
         let nr = None;
         nr
     }};
     ([$sys:ident]) => {
-        Some(libc::$sys as u32)
+        Some(small(libc::$sys))
     };
     ([$nr:literal]) => {
         Some($nr)
     };
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers of system calls are small")]
+const fn small(nr: libc::c_long) -> u32 {
+    nr as u32
 }
 
 /// The name of the call, as its manual page has it.
@@ -65,7 +70,6 @@ pub fn call_name(op: Op) -> &'static str {
 }
 
 /// All of them.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers of system calls are small")]
 pub(super) static WATCHED: [Watched; Op::ALL.len()] = calls! {
     Open "open" [old SYS_open] (PATH, NONE, NO, NO);
     Openat "openat" [SYS_openat] (AT, NONE, NO, NO);

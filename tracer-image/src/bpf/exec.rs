@@ -128,6 +128,7 @@ impl Args {
 
     /// Keeps a continuation.
     pub fn push(&mut self, part: &ExecArgs<'_>) {
+        #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
         const INLINE: u32 = knark_abi::ARGS_INLINE as u32;
         let at = self.waiting.iter().position(|(tgid, _)| *tgid == part.head.tgid);
         if part.offset == INLINE || at.is_none() {

@@ -109,14 +109,11 @@ fn probes(btf: Option<&Btf>, events: Option<&Events>) -> Vec<ProbeStatus> {
 /// A file of securityfs, mounted or not.
 fn security(name: &str) -> io::Result<String> {
     let mut text = String::new();
-    match File::open(format!("/sys/kernel/security/{name}")) {
-        Ok(file) => file.take(4096).read_to_string(&mut text)?,
-        Err(_) => {
-            let root = detached("securityfs")?;
-            let file = rustix::fs::openat(root, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-            File::from(file).take(4096).read_to_string(&mut text)?
-        }
-    };
+    let file = File::open(format!("/sys/kernel/security/{name}")).or_else(|_| {
+        let root = detached("securityfs")?;
+        Ok::<_, io::Error>(rustix::fs::openat(root, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?.into())
+    })?;
+    file.take(4096).read_to_string(&mut text)?;
     Ok(text)
 }
 

@@ -20,8 +20,9 @@ struct Attributes {
     bp_type: u32,
     bp_addr: u64,
 }
-const _: () = assert!(size_of::<Attributes>() == 64);
+const _: () = assert!(size_of::<Attributes>() == SIZE as usize);
 
+const SIZE: u32 = 64;
 const PERF_TYPE_TRACEPOINT: u32 = 2;
 const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
 const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
@@ -29,8 +30,7 @@ const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
 /// Runs the program at each hit of the tracepoint on any CPU, until the descriptor is closed.
 #[expect(unsafe_code, reason = "neither libc nor aya has these calls without tracefs being mounted at its usual place")]
 pub(super) fn tracepoint(id: u64, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let attributes =
-        Attributes { kind: PERF_TYPE_TRACEPOINT, size: size_of::<Attributes>() as u32, config: id, ..Attributes::default() };
+    let attributes = Attributes { kind: PERF_TYPE_TRACEPOINT, size: SIZE, config: id, ..Attributes::default() };
     // One CPU has to be named, but programs hang on the tracepoint itself and see every CPU.
     let (any_process, cpu, no_group) = (-1, 0, -1);
     // SAFETY: the attributes are valid for the length that they give, and outlive the call.

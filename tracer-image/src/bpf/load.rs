@@ -47,18 +47,18 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
     let path = options.btf.as_deref().unwrap_or(btf::KERNEL.as_ref());
     let no_btf = |e| AttachError::NoBtf(path.to_owned(), e);
     // The loader reads the kernel's types too, needlessly; meanwhile, read our own way.
-    let (btf, mut loader) = thread::scope(|scope| {
+    let (btf, mut setup) = thread::scope(|scope| {
         let loader = scope.spawn(EbpfLoader::new);
         let btf = Btf::file(path);
         (btf, loader.join().unwrap_or_else(|_| EbpfLoader::new()))
     });
-    loader.btf(None);
+    setup.btf(None);
     let btf = btf.map_err(no_btf)??;
     let offsets = offsets::of(&btf)?;
     let config = config(options, &btf, hierarchy)?;
     let calls = calls::table();
     let by_tgid = config.scope & (scope::TGID | scope::EXE) != 0;
-    loader
+    setup
         .override_global("CONFIG", bytes_of(&config), true)
         .override_global("OFFSETS", bytes_of(&offsets), true)
         .override_global("CALL_TABLE", bytes_of(&*calls), true)
@@ -72,10 +72,10 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
         ("EXITED", options.events.exit),
     ] {
         if !used {
-            loader.map_max_entries(map, 1);
+            setup.map_max_entries(map, 1);
         }
     }
-    let mut ebpf = loader.load(OBJECT).map_err(|e| loading("loading the eBPF maps", e))?;
+    let mut ebpf = setup.load(OBJECT).map_err(|e| loading("loading the eBPF maps", e))?;
     fill(&mut ebpf, options)?;
 
     let internal = [
@@ -97,8 +97,8 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
     ];
     verify(&mut ebpf, &internal, options.events.file)?;
     let mut loaded = Loaded { ebpf, enters: Vec::new(), exits: Vec::new(), probes: Vec::new() };
-    for probe in internal.iter().filter(|probe| probe.wanted) {
-        attach_internal(&mut loaded, probe)?;
+    for tracepoint in internal.iter().filter(|one| one.wanted) {
+        attach_internal(&mut loaded, tracepoint)?;
     }
     if options.events.file {
         attach_calls(&mut loaded)?;

@@ -8,6 +8,9 @@ use knark_abi::{
 use super::{Ancestors, Cgroup, Exec, ExecArgs, Exit, Head, Inode, Open, PathCall, PathName, Record, Verdict, Xattr};
 
 /// Types that any bytes are a valid value of.
+///
+/// # Safety
+/// The type must be `repr(C)` and made of integers.
 #[expect(unsafe_code, reason = "bytes are read as structs of the kernel side")]
 unsafe trait Plain: Copy {}
 
@@ -123,7 +126,7 @@ fn exec(head: Head, mut rest: Bytes<'_>) -> Option<Exec<'_>> {
 
 /// An ancestor out of its bytes.
 pub(super) fn ancestor(bytes: &[u8]) -> super::Ancestor {
-    let raw = Bytes(bytes).read().unwrap_or(abi::Ancestor { start_ns: 0, tgid: 0, _pad: 0, comm: [0; 16] });
+    let raw = Bytes(bytes).read().unwrap_or(abi::Ancestor { start_ns: 0, tgid: 0, pad: 0, comm: [0; 16] });
     super::Ancestor { tgid: raw.tgid, start_ns: raw.start_ns, comm: raw.comm }
 }
 
@@ -213,7 +216,7 @@ mod tests {
             kind,
             op: op as u8,
             verdict: 1,
-            _pad: 0,
+            pad: 0,
             marks: mark::INODE,
             tgid: 1,
             tid: 2,
@@ -236,7 +239,7 @@ mod tests {
     }
 
     fn part(walked: u16, name: u16, name_flags: u8) -> PathPart {
-        PathPart { walked_len: walked, name_len: name, walked_flags: 1, name_flags, _pad: [0; 2] }
+        PathPart { walked_len: walked, name_len: name, walked_flags: 1, name_flags, pad: [0; 2] }
     }
 
     fn rename(first_flags: u8) -> Vec<u8> {
@@ -250,7 +253,7 @@ mod tests {
             nr: 82,
             xattr_len: 0,
             xattr_flags: 0,
-            _pad: 0,
+            pad: 0,
         };
         let late = first_flags & text::LATE != 0;
         whole(kind::PATH, Op::Rename, &bytes_of(&body), if late { b"/w/toone" } else { b"/wone/to" })
@@ -280,7 +283,7 @@ mod tests {
             name_len: 0,
             walked_flags: 1,
             name_flags: 0,
-            _pad: [0; 2],
+            pad: [0; 2],
         };
         let exec = ExecBody {
             inode: abi::Inode::default(),
@@ -295,13 +298,13 @@ mod tests {
             ancestors: 1,
             old_tid: 1,
         };
-        let ancestor = bytes_of(&abi::Ancestor { start_ns: 1, tgid: 1, _pad: 0, comm: [65; 16] });
+        let ancestor = bytes_of(&abi::Ancestor { start_ns: 1, tgid: 1, pad: 0, comm: [65; 16] });
         let all = [
             rename(text::PRESENT),
             whole(kind::OPEN, Op::Openat, &bytes_of(&open), b"/etc"),
             whole(kind::EXEC, Op::Open, &bytes_of(&exec), &[&ancestor[..], b"/xx/abc"].concat()),
             whole(kind::EXEC_ARGS, Op::Open, &bytes_of(&ArgsBody { offset: 0, len: 3 }), b"abc"),
-            whole(kind::EXIT, Op::Open, &bytes_of(&ExitBody { status: 256, _pad: 0, lived_ns: 1 }), b""),
+            whole(kind::EXIT, Op::Open, &bytes_of(&ExitBody { status: 256, pad: 0, lived_ns: 1 }), b""),
         ];
         for good in all {
             assert!(record(&good).is_some());

@@ -142,25 +142,25 @@ impl Probes {
     /// Sets a control group's verdict, by its kernfs id ([`cgroups::id_of`]). It goes for that group only; groups made in
     /// it from now on inherit it.
     pub fn set_cgroup(&mut self, id: u64, verdict: Verdict) -> Result<(), MapError> {
-        self.in_scope(self.options.scope.cgroups, "the control group")?;
+        Self::in_scope(self.options.scope.cgroups, "the control group")?;
         set(self.ebpf.map_mut("CGROUPS"), id, verdict as u8, "the map of control groups")
     }
 
     /// Takes a control group's verdict away: its events are no longer reported.
     pub fn remove_cgroup(&mut self, id: u64) -> Result<(), MapError> {
-        self.in_scope(self.options.scope.cgroups, "the control group")?;
+        Self::in_scope(self.options.scope.cgroups, "the control group")?;
         unset(self.ebpf.map_mut("CGROUPS"), id, "the map of control groups")
     }
 
     /// Adds a process; its children are in from now on.
     pub fn set_tgid(&mut self, tgid: u32) -> Result<(), MapError> {
-        self.in_scope(self.options.scope.tgids, "the process")?;
+        Self::in_scope(self.options.scope.tgids, "the process")?;
         self.meets(tgid, scope::TGID)
     }
 
     /// Takes a process out again (not its children).
     pub fn remove_tgid(&mut self, tgid: u32) -> Result<(), MapError> {
-        self.in_scope(self.options.scope.tgids, "the process")?;
+        Self::in_scope(self.options.scope.tgids, "the process")?;
         unset(self.ebpf.map_mut("TGIDS"), tgid, PROCESSES)
     }
 
@@ -249,7 +249,7 @@ impl Probes {
         link::close_behind(links);
     }
 
-    fn in_scope(&self, is: bool, what: &'static str) -> Result<(), MapError> {
+    fn in_scope(is: bool, what: &'static str) -> Result<(), MapError> {
         if is { Ok(()) } else { Err(MapError::NotInScope(what)) }
     }
 

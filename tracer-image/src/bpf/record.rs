@@ -120,12 +120,18 @@ pub struct Exit {
 impl Exit {
     /// The exit code, unless a signal ended it.
     pub const fn code(&self) -> Option<i32> {
-        if self.status & 0x7f == 0 { Some(self.status >> 8 & 0xff) } else { None }
+        match self.status & 0x7f {
+            0 => Some(self.status >> 8 & 0xff),
+            _ => None,
+        }
     }
 
     /// The signal that ended it.
     pub const fn signal(&self) -> Option<i32> {
-        if self.status & 0x7f == 0 { None } else { Some(self.status & 0x7f) }
+        match self.status & 0x7f {
+            0 => None,
+            signal => Some(signal),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     ptr,
 };
 
-use knark_tracer::bpf::{Args, Exec, Record, Upper, mark};
+use knark_tracer::bpf::{Args, Exec, Head, Record, Upper, mark};
 
 use crate::harness::{Story, c, lossy, mount, ok, open, private_folder, trace};
 
@@ -50,13 +50,13 @@ fn truth() -> String {
 #[test]
 fn has_its_arguments_folder_and_ancestors() {
     let story = trace(|_| {
-        std::env::set_current_dir("/usr").unwrap();
+        std::env::set_current_dir("/sys").unwrap();
         execv("/bin/true", &[b"true", b"", b"a b\xff"]);
     });
     let (exec, args) = exec(&story);
     assert_eq!(lossy(exec.exe.walked), truth());
     assert_eq!(lossy(exec.filename), "/bin/true");
-    assert_eq!(lossy(exec.cwd.walked), "/usr");
+    assert_eq!(lossy(exec.cwd.walked), "/sys");
     assert_eq!(args, zeros(&[b"true", b"", b"a b\xff"]));
     assert_eq!((exec.args_total, exec.args_before, exec.args_cut()), (args.len() as u64, 0, false));
     assert_eq!(exec.head.comm(), b"true");
@@ -175,13 +175,13 @@ fn children_are_followed_with_and_without_exec() {
     let story = trace(|work| {
         let child = unsafe { libc::fork() };
         if child == 0 {
-            open("/etc/hostname", 0);
+            open("/proc/sys/kernel/hostname", 0);
             unsafe { libc::_exit(0) };
         }
         work.say("forked", child.to_ne_bytes());
         unsafe { libc::waitpid(child, ptr::null_mut(), 0) };
         let mut sh = Command::new("/bin/sh");
-        sh.args(["-c", "cat /etc/hostname; exit 5"]).stdout(std::process::Stdio::piped());
+        sh.args(["-c", "cat /proc/sys/kernel/hostname; exit 5"]).stdout(std::process::Stdio::piped());
         let mut spawned = sh.spawn().unwrap();
         spawned.stdout.take().unwrap().read_to_string(&mut String::new()).unwrap();
         spawned.wait().unwrap();
@@ -190,11 +190,11 @@ fn children_are_followed_with_and_without_exec() {
     let opened: Vec<_> = story
         .records()
         .filter_map(|record| match record {
-            Record::Open(open) if open.path.walked == b"/etc/hostname" => Some(open.head),
+            Record::Open(open) if open.path.walked == b"/proc/sys/kernel/hostname" => Some(open.head),
             _ => None,
         })
         .collect();
-    assert_eq!(opened.iter().map(|head| head.comm()).collect::<Vec<_>>(), [opened[0].comm(), b"cat"]);
+    assert_eq!(opened.iter().map(Head::comm).collect::<Vec<_>>(), [opened[0].comm(), b"cat"]);
     assert_eq!((opened[0].tgid, opened[0].ppid), (forked, story.tgid));
     let execs = story.records().filter(|record| matches!(record, Record::Exec(_))).count();
     assert_eq!(execs, 2);

@@ -134,7 +134,7 @@ pub fn run_as(probes: &mut Probes, admit: impl FnOnce(&mut Probes, u32), work: i
 
 fn words(mut rest: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut words = Vec::new();
-    let mut next = |rest: &mut &[u8]| {
+    let next = |rest: &mut &[u8]| {
         let (len, more) = rest.split_first_chunk::<4>()?;
         let (part, more) = more.split_at(u32::from_ne_bytes(*len) as usize);
         *rest = more;

@@ -75,7 +75,7 @@ fn work() {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 for _ in 0..OPENS / THREADS {
-                    close(open("/etc/hostname", 0));
+                    close(open("/proc/sys/kernel/hostname", 0));
                 }
                 for _ in 0..CALLS / THREADS {
                     unsafe { libc::unlink(c"/nowhere/nothing".as_ptr()) };
@@ -105,7 +105,8 @@ fn adds_up(out: &Outcome) {
     assert_eq!(counters.path().seen, CALLS);
     assert_eq!(counters.exec().seen, EXECS);
     assert_eq!(counters.exit().seen, EXECS + 1);
-    assert_eq!((counters.missed, counters.scope_lost), (Some(0), 0));
+    // kernels before 5.12 don't count what they skip
+    assert_eq!((counters.missed.unwrap_or(0), counters.scope_lost), (0, 0));
     for (kind, got) in
         [(counters.open(), out.opens), (counters.path(), out.calls), (counters.exec(), out.execs), (counters.exit(), out.exits)]
     {

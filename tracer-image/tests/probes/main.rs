@@ -5,6 +5,13 @@
 
 #![expect(unsafe_code, reason = "the tests make system calls as hostile programs would, past libc's and Rust's care")]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "C's types, whose values are small here"
+)]
+#![expect(clippy::unused_self, clippy::too_many_lines, reason = "tables, and a name for what a work may do")]
 
 mod calls;
 mod exec;

@@ -32,7 +32,7 @@ fn are_those_that_the_kernel_knows() {
     let story = trace(|work| {
         let folder = private_folder();
         let at = |name: &str| folder.path().join(name);
-        let deep: String = (1..30).map(|i| format!("component-{i:02}/")).collect();
+        let deep = (1..30).map(|i| format!("component-{i:02}")).collect::<Vec<_>>().join("/") + "/";
         let long = "n".repeat(255);
         for name in ["lo", "up", "wk", "bind", "lazy", &deep] {
             fs::create_dir_all(at(name)).unwrap();
@@ -118,7 +118,7 @@ fn of_failed_opens_are_those_asked_for() {
         let at = |name: &str| folder.path().join(name);
         fs::create_dir(at("dir")).unwrap();
         fs::write(at("secret"), "x").unwrap();
-        fs::set_permissions(at("secret"), std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+        fs::set_permissions(at("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
         fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         work.say("folder", folder.path().as_os_str().as_encoded_bytes());
         let dir = open(at("dir"), libc::O_RDONLY);
@@ -157,7 +157,7 @@ fn of_failed_opens_are_those_asked_for() {
         assert_eq!(open.result, -errno, "{case}");
         assert_eq!(lossy(&open.path.normalized()), want, "{case}");
         assert_eq!(open.path.source(), PathSource::Argument, "{case}");
-        assert_eq!(open.flags & !(libc::O_LARGEFILE as u32 | 0o100000), flags as u32, "{case}");
+        assert_eq!(open.flags & !(libc::O_LARGEFILE as u32 | 0o10_0000), flags as u32, "{case}");
         assert!(open.inode.is_none() && open.path.name_flags == text::PRESENT, "{case}");
     }
     assert_eq!(only(&story, "EACCES").head.uid, 65534);
