@@ -135,9 +135,9 @@ fn a_program_that_runs_already_or_starts_later() {
     let scope = Scope { exes: vec![c(&program).into_bytes()], ..Scope::default() };
     let events = Events { exec: true, file: true, exit: false };
     let mut probes = attach(&Options { scope, events, ..Options::default() });
-    let mut late = start(": </proc/sys/kernel/ostype; exec cat /proc/sys/kernel/osrelease");
     early.stdin.take();
     early.wait().unwrap();
+    let mut late = start(": </proc/sys/kernel/ostype; exec cat /proc/sys/kernel/osrelease >/dev/null");
     late.stdin.take();
     late.wait().unwrap();
     let (mut opened, mut execs) = (Vec::new(), Vec::new());
