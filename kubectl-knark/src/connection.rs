@@ -116,11 +116,10 @@ pub async fn drive(
                             return Err(ConnectionError::Version { version, protocol });
                         }
                         Up::Challenge { nonce, .. } => {
-                            let signature = session.key.sign(&nonce).to_bytes().to_vec();
-                            send!(Down::Auth { signature, resume_after: *last_seq });
-                            send!(Down::Plan(session.plan.clone()));
                             let verdicts = changes(&mut known, &session.verdicts.borrow_and_update());
-                            send!(Down::Pods(verdicts));
+                            for answer in answers(&session, &nonce, *last_seq, verdicts) {
+                                send!(answer);
+                            }
                             greeted = true;
                             ping.reset_immediately();
                             if *session.stop.borrow_and_update() {
@@ -145,12 +144,7 @@ pub async fn drive(
             permit = out.reserve(), if !waiting.is_empty() => {
                 let Ok(permit) = permit else { return Ok(End::Cut("the pipeline has ended".into())) };
                 let Some(input) = waiting.pop_front() else { continue };
-                let mut bye = None;
-                match &input {
-                    Input::Up { message: Up::Batch(batch), .. } => *last_seq = batch.seq,
-                    Input::Up { message: Up::Bye { reason, .. }, .. } => bye = Some(*reason),
-                    _ => {}
-                }
+                let bye = passing(&input, last_seq);
                 permit.send(input);
                 heard = Instant::now();
                 if let Some(reason) = bye {
@@ -185,6 +179,22 @@ pub async fn drive(
     }
 }
 
+/// Notes how far the pipeline has got; says when this is the last word.
+fn passing(input: &Input, last_seq: &mut u64) -> Option<Ending> {
+    match input {
+        Input::Up { message: Up::Batch(batch), .. } => *last_seq = batch.seq,
+        Input::Up { message: Up::Bye { reason, .. }, .. } => return Some(*reason),
+        _ => {}
+    }
+    None
+}
+
+/// What follows a challenge.
+fn answers(session: &Session, nonce: &[u8], resume_after: u64, verdicts: Vec<PodVerdict>) -> [Down; 3] {
+    let signature = session.key.sign(nonce).to_bytes().to_vec();
+    [Down::Auth { signature, resume_after }, Down::Plan(session.plan.clone()), Down::Pods(verdicts)]
+}
+
 async fn write(to: &mut (impl AsyncWrite + Unpin), message: &Down) -> std::io::Result<()> {
     to.write_all(&packet::encode(message)).await?;
     to.flush().await
@@ -201,7 +211,7 @@ fn changes(known: &mut BTreeMap<String, PodVerdict>, now: &BTreeMap<String, PodV
 fn clock_offset(status: &Status, started: Instant) -> Option<i64> {
     let sent = Duration::from_nanos(status.pong);
     let round_trip = started.elapsed().checked_sub(sent).filter(|t| status.pong > 0 && *t < PING_EVERY)?;
-    let here = SystemTime::now().duration_since(UNIX_EPOCH).ok()? - round_trip / 2;
+    let here = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.checked_sub(round_trip / 2)?;
     let there = i128::from(status.now_ns) + i128::from(status.realtime_offset_ns);
     i64::try_from(there - i128::try_from(here.as_nanos()).ok()?).ok()
 }

@@ -125,7 +125,9 @@ impl Namespace {
         let name = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         kubectl(["create", "namespace", &name]);
         // Pods are refused until their service account is there.
-        wait_for("the service account", || try_kubectl(["get", "serviceaccount", "default", "-n", &name]).status.success().then_some(()));
+        wait_for("the service account", || {
+            try_kubectl(["get", "serviceaccount", "default", "-n", &name]).status.success().then_some(())
+        });
         Self { name }
     }
 

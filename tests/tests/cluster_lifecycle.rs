@@ -171,7 +171,8 @@ fn a_killed_tracer_is_told_at_once() {
 
 /// The tracer's main process: the nodes of this cluster share this machine's process ids.
 fn tracer_process(ns: &Namespace) -> Pid {
-    let uid = ns.kubectl(&["get", "pods", "-l", "app.kubernetes.io/name=kubectl-knark", "-o", "jsonpath={.items[0].metadata.uid}"]);
+    let uid =
+        ns.kubectl(&["get", "pods", "-l", "app.kubernetes.io/name=kubectl-knark", "-o", "jsonpath={.items[0].metadata.uid}"]);
     let found = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
         let cgroups = std::fs::read_to_string(entry.path().join("cgroup")).ok()?;

@@ -56,7 +56,17 @@ fn pods_of_a_selector_are_traced_on_all_their_nodes() {
 #[test]
 fn a_workload_stands_for_its_pods() {
     let (ns, nodes) = (Namespace::new(), nodes());
-    ns.kubectl(&["create", "deployment", "web", "--image", "localhost/knark-test:1", "--", "/bin/sh", "-c", "while :; do /bin/true w; sleep 0.2; done"]);
+    ns.kubectl(&[
+        "create",
+        "deployment",
+        "web",
+        "--image",
+        "localhost/knark-test:1",
+        "--",
+        "/bin/sh",
+        "-c",
+        "while :; do /bin/true w; sleep 0.2; done",
+    ]);
     ns.kubectl(&["wait", "--for=condition=Available", "deployment/web", "--timeout=90s"]);
     ns.run_ticker("other", &nodes[0]);
     let mut trace = Trace::start(&mut ns.trace(&["deploy/web", "--on", "exec", "--max-events", "3", "-o", "json"]));

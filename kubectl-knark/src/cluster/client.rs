@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use clap_complete::ArgValueCompleter;
 use kube::{
     Client, Config,
     client::ClientBuilder,
@@ -12,6 +13,7 @@ use kube::{
 use tower::timeout::TimeoutLayer;
 
 use super::{
+    complete,
     error::{ApiError, ConnectError},
     kubeconfig,
 };
@@ -29,16 +31,16 @@ pub struct ConnectionFlags {
     #[arg(long, global = true, value_name = "FILE")]
     pub kubeconfig: Option<String>,
     /// Context of the kubeconfig to use
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", add = ArgValueCompleter::new(complete::contexts))]
     pub context: Option<String>,
     /// Cluster of the kubeconfig to use
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", add = ArgValueCompleter::new(complete::clusters))]
     pub cluster: Option<String>,
     /// User of the kubeconfig to use
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", add = ArgValueCompleter::new(complete::users))]
     pub user: Option<String>,
     /// Namespace of the targets; the context's if not given
-    #[arg(short, long, global = true, value_name = "NAME")]
+    #[arg(short, long, global = true, value_name = "NAME", add = ArgValueCompleter::new(complete::namespaces))]
     pub namespace: Option<String>,
     /// User to impersonate
     #[arg(long = "as", global = true, value_name = "USER")]

@@ -72,7 +72,6 @@ fn pod_over(pod: &Pod, status: &PodStatus) -> Option<String> {
 
 fn waiting_state(reason: &str, message: &str, image: &str) -> State {
     State::Over(match reason {
-        "" | "ContainerCreating" | "PodInitializing" => return State::Waiting("creating the container"),
         "ErrImageNeverPull" => format!(
             "the node does not have the image {image}, and --image-pull-policy is Never: load it there first, or let the node pull it (--image-pull-policy IfNotPresent)"
         ),
@@ -84,7 +83,7 @@ fn waiting_state(reason: &str, message: &str, image: &str) -> State {
         }
         "InvalidImageName" => format!("{image:?} is no image name: correct --image"),
         "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => not_startable(message, image),
-        // A reason of a newer Kubernetes: time will tell.
+        // ContainerCreating, PodInitializing, or a reason of a newer Kubernetes: time will tell.
         _ => return State::Waiting("creating the container"),
     })
 }
@@ -115,8 +114,8 @@ fn terminated_text(terminated: &ContainerStateTerminated, image: &str) -> String
 
 /// Why a Job has no pod, out of its events.
 pub fn without_pod(events: &[Event]) -> Option<String> {
-    let failed = events.iter().filter(|event| event.reason.as_deref() == Some("FailedCreate"));
-    failed.last().and_then(|event| event.message.clone())
+    let failed = events.iter().rfind(|event| event.reason.as_deref() == Some("FailedCreate"));
+    failed.and_then(|event| event.message.clone())
 }
 
 fn joined(reason: &str, message: &str) -> String {

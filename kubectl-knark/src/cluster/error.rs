@@ -258,7 +258,7 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     messages.join(": ")
 }
 
-fn source<'e, T: std::error::Error + 'static>(error: &'e kube::Error) -> Option<&'e T> {
+fn source<T: std::error::Error + 'static>(error: &kube::Error) -> Option<&T> {
     let mut next = error.source();
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref::<T>() {

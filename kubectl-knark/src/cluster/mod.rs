@@ -4,10 +4,12 @@
 //! - [`target`]: what the user typed; [`resolve`]: what it means in this cluster; [`pods`]: keeping up with it.
 //! - [`manifest`], [`tracer`], [`diagnose`]: tracer pods, from making them to their removal.
 //! - [`exec`], [`stream`]: the connection to each; [`start`], [`session`]: all of it together.
+//! - [`complete`]: names for the shell's completion.
 //! - [`cleanup`]: what earlier sessions left; [`examine`], [`rights`]: what nodes can do, and users may.
 
 mod cleanup;
 mod client;
+mod complete;
 mod diagnose;
 mod error;
 mod examine;

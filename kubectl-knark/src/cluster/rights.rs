@@ -173,8 +173,8 @@ mod tests {
         let names: Vec<_> = roles.iter().map(|role| role.metadata.name.clone().unwrap()).collect();
         assert_eq!(names, ["knark-tracers", "knark-targets", "knark-nodes"]);
         assert_eq!(roles[1].metadata.namespace.as_deref(), Some("prod"));
-        let rules = roles[0].rules.as_ref().unwrap();
-        assert!(rules.iter().any(|rule| rule.resources.as_ref().unwrap() == &["pods/exec"] && rule.verbs == ["get", "create"]));
+        let granted = roles[0].rules.as_ref().unwrap();
+        assert!(granted.iter().any(|rule| rule.resources.as_ref().unwrap() == &["pods/exec"] && rule.verbs == ["get", "create"]));
         assert!(yaml("a", "b", true).contains("kind: ClusterRole\nmetadata:\n  name: knark-targets\nrules:"));
     }
 }

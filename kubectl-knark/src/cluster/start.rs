@@ -26,9 +26,9 @@ use super::{
 use crate::{exit::UsageError, source::Input};
 
 /// How much later than `--for` the cluster itself ends the pods.
-const BEYOND_FOR: Duration = Duration::from_secs(60);
+const BEYOND_FOR: Duration = Duration::from_mins(1);
 /// When it does without `--for`.
-const DEADLINE: Duration = Duration::from_secs(3600);
+const DEADLINE: Duration = Duration::from_hours(1);
 
 /// The tracer that fits this plugin.
 pub const DEFAULT_IMAGE: &str = concat!("ghcr.io/kubectl-knark/tracer:v", env!("CARGO_PKG_VERSION"));

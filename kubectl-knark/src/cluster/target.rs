@@ -2,9 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use clap_complete::ArgValueCompleter;
 use kube::core::Selector;
 
-use super::selector::{self, SelectorError};
+use super::{
+    complete,
+    selector::{self, SelectorError},
+};
 
 /// What to trace, in kubectl's words.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -13,7 +17,7 @@ pub struct TargetFlags {
     ///
     /// TYPE is pod, deploy, rs, sts, ds, job, rc or svc, in its short or long form. A workload stands for the pods that its
     /// selector matches, those that start later included. node/NAME traces all processes of a node, inside and outside of pods.
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", add = ArgValueCompleter::new(complete::targets))]
     pub targets: Vec<String>,
     /// Trace the pods that this label selector matches, such as app=web
     #[arg(short = 'l', long, value_name = "SELECTOR")]
@@ -25,7 +29,7 @@ pub struct TargetFlags {
     #[arg(short = 'c', long = "container", value_name = "NAME")]
     pub containers: Vec<String>,
     /// Trace only on this node (repeatable); without it, on the nodes where the targets run
-    #[arg(long = "node", value_name = "NAME")]
+    #[arg(long = "node", value_name = "NAME", add = ArgValueCompleter::new(complete::nodes))]
     pub nodes: Vec<String>,
     /// Trace only on nodes whose labels match, such as node-role.kubernetes.io/control-plane
     #[arg(long, value_name = "SELECTOR")]

@@ -191,7 +191,7 @@ impl Tracers {
                 },
             };
             let Some(left) = left else { return Err(self.late(job, node, seen.is_some()).await) };
-            if let Ok(Err(_)) = timeout(left.min(Duration::from_secs(3600)), pods.changed()).await {
+            if let Ok(Err(_)) = timeout(left.min(Duration::from_hours(1)), pods.changed()).await {
                 return Err(over("the watch of the tracer's pod ended"));
             }
         }
