@@ -1,0 +1,235 @@
+//! `trace --local` on this kernel, as root.
+#![expect(clippy::unwrap_used, reason = "a test has no better way to end")]
+
+use std::{
+    fs::File,
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use knark_tests::{
+    cluster::Trace,
+    program::{check, plugin, seen, tracer},
+};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// `kubectl-knark trace --local ARGS`.
+fn trace(args: &[&str]) -> Command {
+    let mut command = plugin();
+    command.env("KNARK_TRACER", tracer()).args(["trace", "--local"]).args(args);
+    command
+}
+
+/// A shell that executes `/bin/true tick-N` until told to run its script.
+struct Shell {
+    child: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Shell {
+    fn new(script: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let ticking = "n=0; while [ ! -e go ]; do /bin/true tick-$n; n=$((n+1)); sleep 0.05; done";
+        let child = Command::new("/bin/sh").arg("-c").arg(format!("{ticking}; {script}")).current_dir(&folder).spawn().unwrap();
+        Self { child, folder }
+    }
+
+    /// The flags that choose it and what it starts.
+    fn pid(&self) -> String {
+        format!("--pid={}", self.child.id())
+    }
+
+    fn go(&mut self) {
+        File::create(self.folder.path().join("go")).unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn summary(events: &[Value]) -> &Value {
+    let last = events.last().unwrap();
+    assert_eq!(last["type"], "summary", "{last}");
+    let node = &last["summary"]["nodes"][0];
+    let lost: u64 = node["lost"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+    let number = |name: &str| node[name].as_u64().unwrap();
+    assert_eq!(number("seen"), number("shown") + number("filtered") + lost, "{last}");
+    assert_eq!(number("shown"), events.len() as u64 - 1, "{last}");
+    &last["summary"]
+}
+
+#[test]
+fn what_a_shell_does_is_shown() {
+    let mut shell = Shell::new("echo hello > file; chmod 600 file; mv file other; rm other; mkdir d; cat missing 2> /dev/null; exit 7");
+    let mut trace = Trace::start(&mut trace(&["-o", "json", "--on", "exec,file,exit", &shell.pid()]));
+    trace.first_tick();
+    shell.go();
+    let exit = trace.event("the shell's end", |e| e["exit"]["code"] == 7);
+    assert_eq!(exit["process"]["comm"], "sh");
+    assert_eq!(trace.interrupt(), Some(0), "{}", trace.words());
+
+    let events = trace.events();
+    summary(&events);
+    let file = |op: &str, name: &str| {
+        let path = shell.path(name);
+        let found = events.iter().find(|e| e["file"]["op"] == op && e["file"]["path"] == path.as_str());
+        found.unwrap_or_else(|| panic!("no {op} of {path}\n{}", trace.words())).clone()
+    };
+    assert_eq!(file("create", "file")["file"]["created"], true);
+    let chmod = file("chmod", "file");
+    assert_eq!((&chmod["file"]["mode"], &chmod["process"]["comm"]), (&"0600".into(), &"chmod".into()));
+    assert_eq!(chmod["process"]["ancestors"][0]["pid"], shell.child.id());
+    assert_eq!(file("rename", "file")["file"]["to"]["path"], shell.path("other").as_str());
+    file("unlink", "other");
+    file("mkdir", "d");
+    let missing = file("open", "missing");
+    assert_eq!((&missing["file"]["error"], &missing["file"]["result"]), (&"ENOENT".into(), &(-2).into()));
+    let exec = events.iter().find(|e| e["type"] == "exec" && e["process"]["comm"] == "chmod").unwrap();
+    assert_eq!(exec["process"]["args"], serde_json::json!(["chmod", "600", "file"]));
+    assert_eq!(exec["process"]["cwd"], shell.folder.path().to_str().unwrap());
+}
+
+#[test]
+fn delivered_and_lost_are_what_was_made() {
+    const MADE: u64 = 200_000;
+    for (ring, name) in [("16K", "knark-made-1"), ("8M", "knark-made-2")] {
+        let mut trace = Trace::start(&mut trace(&["-o", "json", "--on", "file", "--ring-buffer", ring, "--comm", name]));
+        // The first open that is seen shows that the rest will be; all were counted.
+        let made = thread::Builder::new().name(name.to_owned()).spawn(|| {
+            let open = || File::open("/etc/hostname").map(drop).unwrap();
+            for _ in 0..100 {
+                open();
+                thread::sleep(Duration::from_millis(50));
+            }
+            (0..MADE).for_each(|_| open());
+        });
+        trace.event("open", |e| e["file"]["path"] == "/etc/hostname");
+        made.unwrap().join().unwrap();
+        let status = trace.interrupt();
+        let events = trace.events();
+        let sums = summary(&events);
+        let (shown, lost) = (sums["shown"].as_u64().unwrap(), sums["lost"].as_u64().unwrap());
+        // Of the slow ones at the beginning, those before the probes were attached are missing.
+        assert!((MADE..=MADE + 100).contains(&(shown + lost)), "{ring}: {sums}");
+        assert_eq!(status, Some(if lost > 0 { 3 } else { 0 }), "{ring}: {sums}");
+        assert!(ring != "16K" || lost > 0, "a buffer of {ring} lost nothing: {sums}");
+    }
+}
+
+#[test]
+fn a_recording_shows_the_same_again() {
+    let mut shell = Shell::new("echo hello > file; rm file; /bin/true last");
+    let recording = shell.path("rec.knark");
+    let mut trace = Trace::start(&mut trace(&["-o", "json", "--record", &recording, &shell.pid()]));
+    trace.first_tick();
+    shell.go();
+    trace.event("last exec", |e| e["process"]["args"][1] == "last");
+    assert_eq!(trace.interrupt(), Some(0), "{}", trace.words());
+
+    let output = plugin().args(["replay", &recording, "-o", "json"]).output().unwrap();
+    assert!(output.status.success(), "{}", seen(&output));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let replayed: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let live = trace.events();
+    assert_eq!(replayed[..replayed.len() - 1], live[..live.len() - 1]);
+    let sums = |events: &[Value]| summary(events)["nodes"].clone();
+    assert_eq!(sums(&replayed), sums(&live));
+}
+
+#[test]
+fn it_ends_when_enough_was_seen() {
+    let shell = Shell::new("");
+    let output = trace(&["-o", "json", "--max-events", "3", &shell.pid()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", seen(&output));
+    assert_eq!(output.stdout.split(|b| *b == b'\n').filter(|line| !line.is_empty()).count(), 4, "{}", seen(&output));
+
+    let begun = Instant::now();
+    let output = trace(&["--for", "1s", "--comm", "knark-nobody"]).output().unwrap();
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    assert_eq!(output.status.code(), Some(0), "{}", seen(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("TIME "), "{}", seen(&output));
+}
+
+#[test]
+fn it_ends_when_nobody_reads_even_if_nothing_happens() {
+    let mut child = trace(&["--comm", "knark-nobody"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    check(&output, "status 0\n--- stdout\n--- stderr\n");
+}
+
+/// The tracer that this trace started.
+fn tracer_of(trace: &Trace) -> Pid {
+    let begun = Instant::now();
+    loop {
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", trace.pid())).unwrap_or_default();
+        if let Some(pid) = children.split_whitespace().next().and_then(|pid| Pid::from_raw(pid.parse().ok()?)) {
+            return pid;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "the tracer doesn't start: {}", trace.words());
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_killed_tracer_is_told_at_once() {
+    let shell = Shell::new("");
+    let mut trace = Trace::start(&mut trace(&["-o", "json", &shell.pid()]));
+    trace.first_tick();
+    kill_process(tracer_of(&trace), Signal::KILL).unwrap();
+    assert_eq!(trace.end().code(), Some(1), "{}", trace.words());
+    trace.says("error: the tracer ended (signal: 9 (SIGKILL))");
+    assert_eq!(trace.events().last().unwrap()["summary"]["nodes"][0]["incomplete"], true);
+}
+
+#[test]
+fn the_tracer_dies_with_the_plugin() {
+    let shell = Shell::new("");
+    let mut trace = Trace::start(&mut trace(&["-o", "json", &shell.pid()]));
+    trace.first_tick();
+    let tracer = tracer_of(&trace);
+    trace.signal(Signal::KILL);
+    trace.end();
+    let begun = Instant::now();
+    while rustix::process::test_kill_process(tracer).is_ok() && !is_zombie(tracer) {
+        assert!(begun.elapsed() < Duration::from_secs(15), "the tracer still runs");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn is_zombie(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z'))
+}
+
+#[test]
+fn others_than_root_are_told_of_sudo() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("kubectl-knark");
+    std::fs::copy(plugin().get_program(), &copy).unwrap();
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let output = Command::new(copy).args(["trace", "--local"]).uid(65534).gid(65534).output().unwrap();
+    check(
+        &output,
+        "status 1\n--- stdout\n--- stderr\nerror: tracing this host needs root: run `sudo kubectl-knark trace --local`\n",
+    );
+}
+
+#[test]
+fn a_missing_tracer_is_named() {
+    let output = trace(&[]).env("KNARK_TRACER", "/nonexistent/knark-tracer").output().unwrap();
+    let want = "error: starting the tracer /nonexistent/knark-tracer: No such file or directory (os error 2)\n";
+    check(&output, &format!("status 1\n--- stdout\n--- stderr\n{want}"));
+}
