@@ -5,8 +5,8 @@ use knark_abi::{Call, Header, Inode, PathPart, text, walk as found};
 use crate::{
     file,
     kernel::{self, read_user},
-    maps::{self, Scratch},
     record::Out,
+    scratch::Scratch,
     walk::knark_walk,
 };
 
@@ -44,7 +44,7 @@ pub unsafe fn argument(s: *const Scratch, index: u8) -> u64 {
 /// # Safety
 /// See [`argument`]; the other pointers must be valid for writes.
 #[inline(always)]
-pub unsafe fn append(s: *mut Scratch, part: *mut PathPart, given: Given, before: Option<(*mut Header, *mut Inode)>) {
+pub unsafe fn append(s: *mut Scratch, number: u32, part: *mut PathPart, given: Given, before: Option<(*mut Header, *mut Inode)>) {
     // SAFETY: by this function's contract.
     unsafe {
         (*part) = PathPart { walked_len: 0, name_len: 0, walked_flags: 0, name_flags: 0, pad: [0; 2] };
@@ -66,7 +66,7 @@ pub unsafe fn append(s: *mut Scratch, part: *mut PathPart, given: Given, before:
             (*part).walked_flags = found::NONE;
             if let Some(place) = file::directory(task, dir) {
                 let w = &raw mut (*s).walk;
-                knark_walk(maps::CALL, task, place.mnt, place.dentry);
+                knark_walk(number, task, place.mnt, place.dentry);
                 (*part).walked_len = Out::walked(out, w);
                 (*part).walked_flags = (*w).flags;
                 if itself && let Some((head, to)) = before {

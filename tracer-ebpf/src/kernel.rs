@@ -140,6 +140,16 @@ pub unsafe fn copy_user(to: *mut u8, len: u32, from: u64) -> bool {
     unsafe { generated::bpf_probe_read_user(to.cast(), len, from as *const _) == 0 }
 }
 
+/// Adds atomically, without a result: that works on all kernels.
+///
+/// # Safety
+/// `to` must be valid and aligned.
+#[inline(always)]
+pub unsafe fn add(to: *mut u64, n: u64) {
+    // SAFETY: by this function's contract.
+    unsafe { core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(to, n) };
+}
+
 /// The current `struct task_struct`.
 #[inline(always)]
 pub fn current() -> u64 {

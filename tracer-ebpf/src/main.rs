@@ -3,6 +3,7 @@
 //! - `kernel`: constants from user space, and reads of kernel and user memory
 //! - `maps`: what is shared with user space
 //! - `scope`: whether an event is wanted, before anything else is done for it
+//! - `scratch`: memory to build records in
 //! - `record`: building a record and handing it over, or counting its loss
 //! - `head`, `file`, `walk`, `call`: what goes into a record
 //!
@@ -11,6 +12,8 @@
 #![no_std]
 #![no_main]
 #![deny(unsafe_op_in_unsafe_fn)]
+#![allow(internal_features, reason = "the target can add atomically, and nothing else; core::sync::atomic offers all or nothing")]
+#![feature(core_intrinsics)]
 
 mod call;
 mod file;
@@ -20,6 +23,7 @@ mod maps;
 mod probes;
 mod record;
 mod scope;
+mod scratch;
 mod walk;
 
 #[cfg(not(test))]

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use knark_abi::{Count, ExeKey, INFLIGHT_SMALL, RECORD_BYTES, kind};
 
-use crate::{record::Out, walk::Walk};
+use crate::scratch::Scratch;
 
 /// Records; user space sets its size.
 #[map]
@@ -47,40 +47,6 @@ pub static INFLIGHT_LONG: HashMap<u64, [u8; RECORD_BYTES]> = HashMap::with_max_e
 #[map]
 pub static EXITED: LruHashMap<[u64; 2], u8> = LruHashMap::with_max_entries(1024, 0);
 
-/// Where a record is built. A value of a per-CPU map has at most 32 KiB.
-#[repr(C)]
-pub struct Scratch {
-    /// The record.
-    pub out: Out,
-    /// The path being walked.
-    pub walk: Walk,
-    /// The call's arguments.
-    pub args: [u64; 6],
-    /// The exe to look up: half the stack, were it there.
-    pub key: ExeKey,
-}
-
-/// For the system call programs: the kernel lets only one of these run at a time on a CPU.
+/// Where records are built; see `scratch`.
 #[map]
-pub static SCRATCH_CALL: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
-
-// From 7.0 on, typed tracepoints can be preempted, by another program too: each has its own.
-
-/// For execs.
-#[map]
-pub static SCRATCH_EXEC: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
-
-/// For control groups.
-#[map]
-pub static SCRATCH_CGROUP: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
-
-/// Numbers of scratch memory.
-pub const CALL: u32 = 0;
-/// For execs.
-pub const EXEC: u32 = 1;
-
-/// The scratch memory of that number on this CPU, of those in which paths are walked.
-#[inline(always)]
-pub fn scratch(number: u32) -> Option<*mut Scratch> {
-    if number == EXEC { SCRATCH_EXEC.get_ptr_mut(0) } else { SCRATCH_CALL.get_ptr_mut(0) }
-}
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(crate::scratch::SLOTS, 0);

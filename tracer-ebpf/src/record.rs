@@ -205,21 +205,27 @@ pub unsafe fn hand_over(record: *mut u8, len: u64, kind: u8, wake: u64) -> bool 
     const { assert!(size_of::<RingBuf>() > 0) };
     // SAFETY: by this function's contract.
     let done = unsafe { generated::bpf_ringbuf_output(ring, record.cast(), len, wake) } == 0;
-    count(kind, |c| if done { c.emitted += 1 } else { c.lost_ring += 1 });
+    count(kind, |c| if done { &raw mut c.emitted } else { &raw mut c.lost_ring }, 1);
     done
 }
 
-/// Counts.
+/// Counts. Atomic, since another program may take over the CPU in between.
 #[inline(always)]
-pub fn count(kind: u8, add: impl FnOnce(&mut Count)) {
+pub fn count(kind: u8, which: impl FnOnce(&mut Count) -> *mut u64, n: u64) {
     if let Some(c) = COUNTS.get_ptr_mut(u32::from(kind)) {
-        // SAFETY: this CPU's own value; the programs that count the same kind don't interrupt each other.
-        add(unsafe { &mut *c });
+        // SAFETY: a map's value, made of integers that are aligned.
+        unsafe { kernel::add(which(&mut *c), n) };
     }
 }
 
 /// Counts an event that is in scope.
 #[inline(always)]
 pub fn seen(kind: u8) {
-    count(kind, |c| c.seen += 1);
+    count(kind, |c| &raw mut c.seen, 1);
+}
+
+/// Counts an event that is lost since there was no room to keep or build its record.
+#[inline(always)]
+pub fn no_room(kind: u8) {
+    count(kind, |c| &raw mut c.lost_inflight, 1);
 }

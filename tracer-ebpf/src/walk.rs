@@ -8,7 +8,7 @@ use knark_abi::walk as found;
 
 use crate::{
     kernel::{self, field, offset, read},
-    maps,
+    scratch,
 };
 
 /// Components and crossed mounts.
@@ -51,9 +51,9 @@ struct Link {
 /// loop that calls it. Otherwise loading takes seconds.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn knark_step(scratch: u32) -> u32 {
-    let Some(s) = maps::scratch(scratch) else { return 1 };
-    // SAFETY: `s` is this CPU's own scratch memory.
+pub extern "C" fn knark_step(number: u32) -> u32 {
+    let Some(s) = scratch::of(number) else { return 1 };
+    // SAFETY: `s` is the caller's own scratch memory.
     u32::from(unsafe { step(&raw mut (*s).walk) })
 }
 
@@ -110,14 +110,14 @@ unsafe fn step(w: *mut Walk) -> bool {
 /// Global for the same reason as [`knark_step`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn knark_walk(scratch: u32, task: u64, mnt: u64, dentry: u64) -> u32 {
-    let Some(s) = maps::scratch(scratch) else { return 1 };
-    // SAFETY: `s` is this CPU's own scratch memory.
+pub extern "C" fn knark_walk(number: u32, task: u64, mnt: u64, dentry: u64) -> u32 {
+    let Some(s) = scratch::of(number) else { return 1 };
+    // SAFETY: `s` is the caller's own scratch memory.
     unsafe {
         let w = &raw mut (*s).walk;
         begin(w, task, mnt, dentry);
         for _ in 0..STEPS {
-            if knark_step(scratch) != 0 {
+            if knark_step(number) != 0 {
                 break;
             }
         }

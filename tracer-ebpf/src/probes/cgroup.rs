@@ -6,8 +6,9 @@ use knark_abi::{CgroupBody, kind, scope, verdict};
 use crate::{
     head,
     kernel::{config, field, offset, read, stopped},
-    maps::{CGROUPS, SCRATCH_CGROUP},
+    maps::CGROUPS,
     record::{self, Out},
+    scratch,
 };
 
 /// match-proto: cgroup_mkdir(struct cgroup *cgrp, const char *path)
@@ -45,13 +46,12 @@ fn report(group: u64, path: u64, kind: u8) -> Option<()> {
         if kind == kind::CGROUP_RMDIR {
             let _ = CGROUPS.remove(id);
         } else if CGROUPS.insert(id, inherited, 0).is_err() {
-            record::count(kind::SCOPE, |c| c.lost_inflight += 1);
+            record::no_room(kind::SCOPE);
         }
     }
     record::seen(kind);
-    let s = SCRATCH_CGROUP.get_ptr_mut(0)?;
-    // SAFETY: this CPU's scratch memory; the kernel holds cgroup_mutex, so the other program that uses it isn't running.
-    unsafe {
+    // SAFETY: the scratch memory is this program's own.
+    let done = scratch::with(|s, _| unsafe {
         let out = &raw mut (*s).out;
         let decided = inherited.unwrap_or(verdict::NONE);
         head::fill(Out::head(out), kind, 0, verdict::TRACE);
@@ -62,6 +62,9 @@ fn report(group: u64, path: u64, kind: u8) -> Option<()> {
         (*body).verdict = decided;
         (*body).pad = [0; 5];
         Out::emit(out, kind, record::WAKE);
+    });
+    if done.is_none() {
+        record::no_room(kind);
     }
     Some(())
 }

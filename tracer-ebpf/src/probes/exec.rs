@@ -10,9 +10,10 @@ use crate::{
     file::{self, Place},
     head,
     kernel::{self, config, field, offset, read},
-    maps::{self, EXES, SCRATCH_EXEC, Scratch, TGIDS},
+    maps::{EXES, TGIDS},
     record::{self, Out},
     scope,
+    scratch::{self, Scratch},
     walk::{Walk, knark_walk},
 };
 
@@ -21,36 +22,51 @@ use crate::{
 /// The new program's memory, name and credentials are in place; none of its instructions has run.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn process_exec(ctx: RawTracePointContext) -> i32 {
-    exec(ctx.arg(0), ctx.arg::<u64>(1) as u32, ctx.arg(2));
+    let by_exe = config!(scope) & conditions::EXE != 0;
+    // what costs most comes last, unless the scope hangs on it
+    let admitted = if by_exe { None } else { scope::admit() };
+    if !by_exe && admitted.is_none() {
+        return 0;
+    }
+    // SAFETY: the scratch memory is this program's own.
+    let work = |s, number| unsafe { exec(s, number, admitted, ctx.arg(0), ctx.arg::<u64>(1) as u32, ctx.arg(2)) };
+    if scratch::with(work).is_none() {
+        if by_exe {
+            record::no_room(kind::SCOPE);
+        } else {
+            record::seen(kind::EXEC);
+            record::no_room(kind::EXEC);
+        }
+    }
     0
 }
 
+/// `admitted` is None if that hangs on the exe.
+///
+/// # Safety
+/// `s` must be the scratch memory of that number.
 #[inline(always)]
-fn exec(task: u64, old_tid: u32, bprm: u64) -> Option<()> {
-    let s = SCRATCH_EXEC.get_ptr_mut(0)?;
-    let by_exe = config!(scope) & conditions::EXE != 0;
-    // what costs most comes last, unless the scope hangs on it
-    let mut verdict = if by_exe { 0 } else { scope::admit()? };
-    // SAFETY: `s` is this CPU's own scratch memory, and only this program's.
+unsafe fn exec(s: *mut Scratch, number: u32, admitted: Option<u8>, task: u64, old_tid: u32, bprm: u64) -> Option<()> {
+    // SAFETY: by this function's contract.
     unsafe {
         let w = &raw mut (*s).walk;
         let file = field!(bprm, bprm_file)?;
         let exe = file::place(file + offset!(file_f_path))?;
-        if !by_exe {
+        if let Some(verdict) = admitted {
             record::seen(kind::EXEC);
-            begin(s, task, verdict);
+            begin(s, number, task, verdict);
         }
         let mut exe_at = (0, 0);
         // One loop around one body: the walk is in the program once.
         for i in 0..2u8 {
             let place = if i == 0 { Some(exe) } else { file::working_directory(task) };
             let Some(Place { mnt, dentry }) = place else { break };
-            knark_walk(maps::EXEC, task, mnt, dentry);
-            if i == 0 && by_exe {
+            knark_walk(number, task, mnt, dentry);
+            if i == 0 && admitted.is_none() {
                 remember(s);
-                verdict = scope::admit()?;
+                let verdict = scope::admit()?;
                 record::seen(kind::EXEC);
-                begin(s, task, verdict);
+                begin(s, number, task, verdict);
             }
             let out = &raw mut (*s).out;
             let body = Out::at::<ExecBody>(out);
@@ -80,7 +96,7 @@ fn exec(task: u64, old_tid: u32, bprm: u64) -> Option<()> {
 /// # Safety
 /// `s` must be valid.
 #[inline(always)]
-unsafe fn begin(s: *mut Scratch, task: u64, verdict: u8) {
+unsafe fn begin(s: *mut Scratch, number: u32, task: u64, verdict: u8) {
     // SAFETY: by this function's contract.
     unsafe {
         let out = &raw mut (*s).out;
@@ -90,7 +106,7 @@ unsafe fn begin(s: *mut Scratch, task: u64, verdict: u8) {
         let start = field!(mm, mm_arg_start).unwrap_or(0);
         let total = field!(mm, mm_arg_end).unwrap_or(0).saturating_sub(start);
         let mut marks = if total > ARGS_BYTES as u64 { mark::ARGS_CUT } else { 0 };
-        let before = more_arguments(start, total, &mut marks);
+        let before = more_arguments(number, start, total, &mut marks);
         (*head).kind = kind::EXEC;
         (*head).marks |= marks;
         let body = Out::body::<ExecBody>(out);
@@ -103,14 +119,14 @@ unsafe fn begin(s: *mut Scratch, task: u64, verdict: u8) {
         (*body).cwd_len = 0;
         (*body).exe_flags = found::NONE;
         (*body).cwd_flags = found::NONE;
-        ancestors(out, body, task);
+        ancestors(out, number, body, task);
     }
 }
 
 /// Emits what the exec's own record has no room for, before it: so that it can say whether all of it is there. The header
 /// must have been filled in.
 #[inline(always)]
-fn more_arguments(start: u64, total: u64, marks: &mut u32) -> u32 {
+fn more_arguments(number: u32, start: u64, total: u64, marks: &mut u32) -> u32 {
     const CHUNKS: u64 = (ARGS_BYTES as u64).div_ceil(ARGS_CHUNK as u64);
     let mut emitted = 0;
     for i in 0..CHUNKS {
@@ -118,7 +134,7 @@ fn more_arguments(start: u64, total: u64, marks: &mut u32) -> u32 {
         if offset >= total || offset >= ARGS_BYTES as u64 {
             break;
         }
-        let len = knark_arguments(start, offset, total);
+        let len = knark_arguments(number, start, offset, total);
         if len == 0 {
             *marks |= mark::ARGS_HOLE;
         }
@@ -132,12 +148,12 @@ fn more_arguments(start: u64, total: u64, marks: &mut u32) -> u32 {
 /// Global, so that the verifier looks at it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn knark_arguments(start: u64, offset: u64, total: u64) -> u32 {
-    let Some(s) = SCRATCH_EXEC.get_ptr_mut(0) else { return 0 };
+pub extern "C" fn knark_arguments(number: u32, start: u64, offset: u64, total: u64) -> u32 {
+    let Some(s) = scratch::of(number) else { return 0 };
     let end = if total > ARGS_BYTES as u64 { ARGS_BYTES as u64 } else { total };
     let len = end - offset;
     let len = if len > ARGS_CHUNK as u64 { ARGS_CHUNK as u64 } else { len };
-    // SAFETY: `s` is this CPU's own scratch memory; the buffer holds header, body and a chunk.
+    // SAFETY: `s` is the caller's own scratch memory; the buffer holds header, body and a chunk.
     unsafe {
         let out = &raw mut (*s).out;
         let body = Out::body::<ArgsBody>(out);
@@ -176,14 +192,14 @@ unsafe fn first_arguments(out: *mut Out, body: *mut ExecBody) {
 /// # Safety
 /// The pointers must be valid.
 #[inline(always)]
-unsafe fn ancestors(out: *mut Out, body: *mut ExecBody, task: u64) {
+unsafe fn ancestors(out: *mut Out, number: u32, body: *mut ExecBody, task: u64) {
     let mut next = parent(task);
     let mut n = 0;
     for _ in 0..ANCESTORS {
         if next == 0 {
             break;
         }
-        next = knark_ancestor(next);
+        next = knark_ancestor(number, next);
         n += 1;
     }
     // SAFETY: by this function's contract.
@@ -207,9 +223,9 @@ fn parent(task: u64) -> u64 {
 /// Global, so that the verifier looks at it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn knark_ancestor(leader: u64) -> u64 {
-    let Some(s) = SCRATCH_EXEC.get_ptr_mut(0) else { return 0 };
-    // SAFETY: `s` is this CPU's own scratch memory.
+pub extern "C" fn knark_ancestor(number: u32, leader: u64) -> u64 {
+    let Some(s) = scratch::of(number) else { return 0 };
+    // SAFETY: `s` is the caller's own scratch memory.
     unsafe {
         let to = Out::next::<Ancestor>(&raw mut (*s).out);
         (*to).start_ns = field!(leader, task_start_boottime).unwrap_or(0);
@@ -245,6 +261,6 @@ unsafe fn remember(s: *mut Scratch) {
     if new == 0 {
         let _ = TGIDS.remove(tgid);
     } else if TGIDS.insert(tgid, new, 0).is_err() {
-        record::count(kind::SCOPE, |c| c.lost_inflight += 1);
+        record::no_room(kind::SCOPE);
     }
 }

@@ -24,7 +24,7 @@ fn inherit(parent: u64, child: u64) -> Option<()> {
     // SAFETY: one byte; a concurrent change gives the old or the new value.
     let met = unsafe { *TGIDS.get(parent)? };
     if TGIDS.insert(child, met, 0).is_err() {
-        record::count(kind::SCOPE, |c| c.lost_inflight += 1);
+        record::no_room(kind::SCOPE);
     }
     Some(())
 }

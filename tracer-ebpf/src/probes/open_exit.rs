@@ -9,9 +9,9 @@ use knark_abi::{Call, Op, OpenBody, kind, mark, text, walk as found};
 use crate::{
     file, head,
     kernel::{self, offset, read_user},
-    maps::{self, SCRATCH_CALL, Scratch},
     record::{self, Out},
     scope,
+    scratch::{self, Scratch},
     walk::knark_walk,
 };
 
@@ -23,20 +23,25 @@ const CREAT_FLAGS: u32 = 0o1101;
 #[tracepoint]
 pub fn open_exit(ctx: TracePointContext) -> u32 {
     if let Some(verdict) = scope::admit() {
-        open(super::number(&ctx), super::result(&ctx), verdict);
+        let (nr, result) = (super::number(&ctx), super::result(&ctx));
+        let call = kernel::call(nr);
+        if call.op != 0 {
+            record::seen(kind::OPEN);
+            // SAFETY: the scratch memory is this program's own.
+            let done = scratch::with(|s, number| unsafe { open(s, number, call, nr, result, verdict) });
+            if done.is_none() {
+                record::no_room(kind::OPEN);
+            }
+        }
     }
     0
 }
 
+/// # Safety
+/// `s` must be the scratch memory of that number.
 #[inline(always)]
-fn open(nr: u32, result: i64, verdict: u8) -> Option<()> {
-    let call = kernel::call(nr);
-    if call.op == 0 {
-        return None;
-    }
-    record::seen(kind::OPEN);
-    let s = SCRATCH_CALL.get_ptr_mut(0)?;
-    // SAFETY: `s` is this CPU's own scratch memory.
+unsafe fn open(s: *mut Scratch, number: u32, call: Call, nr: u32, result: i64, verdict: u8) {
+    // SAFETY: by this function's contract.
     unsafe {
         let out = &raw mut (*s).out;
         let head = Out::head(out);
@@ -92,7 +97,7 @@ fn open(nr: u32, result: i64, verdict: u8) -> Option<()> {
         }
         if let Some(place) = from {
             let w = &raw mut (*s).walk;
-            knark_walk(maps::CALL, task, place.mnt, place.dentry);
+            knark_walk(number, task, place.mnt, place.dentry);
             (*body).walked_len = Out::walked(out, w);
             (*body).walked_flags = (*w).flags;
         }
@@ -103,7 +108,6 @@ fn open(nr: u32, result: i64, verdict: u8) -> Option<()> {
         }
         Out::emit(out, kind::OPEN, record::QUIET);
     }
-    Some(())
 }
 
 /// Fills in what was asked for; gives the address of the name.

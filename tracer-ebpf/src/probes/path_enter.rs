@@ -8,9 +8,10 @@ use knark_abi::{Call, INFLIGHT_SMALL, Inode, PathBody, PathPart, kind, mark};
 use crate::{
     call::{Given, append, argument},
     head, kernel,
-    maps::{INFLIGHT, INFLIGHT_LONG, SCRATCH_CALL, Scratch},
+    maps::{INFLIGHT, INFLIGHT_LONG},
     record::{self, Out},
     scope,
+    scratch::{self, Scratch},
 };
 
 /// `BPF_NOEXIST`
@@ -21,20 +22,25 @@ const EEXIST: i64 = -17;
 #[tracepoint]
 pub fn path_enter(ctx: TracePointContext) -> u32 {
     if let Some(verdict) = scope::admit() {
-        enter(super::number(&ctx), verdict);
+        let nr = super::number(&ctx);
+        let call = kernel::call(nr);
+        if call.op != 0 {
+            record::seen(kind::PATH);
+            // SAFETY: the scratch memory is this program's own.
+            let done = scratch::with(|s, number| unsafe { enter(s, number, call, nr, verdict) });
+            if done.is_none() {
+                record::no_room(kind::PATH);
+            }
+        }
     }
     0
 }
 
+/// # Safety
+/// `s` must be the scratch memory of that number.
 #[inline(always)]
-fn enter(nr: u32, verdict: u8) -> Option<()> {
-    let call = kernel::call(nr);
-    if call.op == 0 {
-        return None;
-    }
-    record::seen(kind::PATH);
-    let s = SCRATCH_CALL.get_ptr_mut(0)?;
-    // SAFETY: `s` is this CPU's own scratch memory.
+unsafe fn enter(s: *mut Scratch, number: u32, call: Call, nr: u32, verdict: u8) {
+    // SAFETY: by this function's contract.
     unsafe {
         let out = &raw mut (*s).out;
         let head = Out::head(out);
@@ -56,12 +62,11 @@ fn enter(nr: u32, verdict: u8) -> Option<()> {
         (*body).first = NO_PART;
         (*body).second = NO_PART;
         if known {
-            parts(s, nr, call);
+            parts(s, number, nr, call);
         }
         (*head).len = Out::len(out) as u32;
         keep(out);
     }
-    Some(())
 }
 
 const NO_PART: PathPart = PathPart { walked_len: 0, name_len: 0, walked_flags: 0, name_flags: 0, pad: [0; 2] };
@@ -71,20 +76,20 @@ const NO_PART: PathPart = PathPart { walked_len: 0, name_len: 0, walked_flags: 0
 /// Global, so that the verifier looks at it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn knark_part(nr: u32, second: u32) -> u32 {
-    let Some(s) = SCRATCH_CALL.get_ptr_mut(0) else { return 1 };
+pub extern "C" fn knark_part(number: u32, nr: u32, second: u32) -> u32 {
+    let Some(s) = scratch::of(number) else { return 1 };
     let call = kernel::call(nr);
-    // SAFETY: `s` is this CPU's own scratch memory.
+    // SAFETY: `s` is the caller's own scratch memory.
     unsafe {
         let out = &raw mut (*s).out;
         let body = Out::at::<PathBody>(out);
         if second == 0 {
             let at_flags = if call.at_flags == Call::NO { 0 } else { argument(s, call.at_flags) };
             let given = Given { dir: call.first_dir, name: call.first_name, at_flags };
-            append(s, &raw mut (*body).first, given, Some((Out::head(out), &raw mut (*body).inode)));
+            append(s, number, &raw mut (*body).first, given, Some((Out::head(out), &raw mut (*body).inode)));
         } else {
             let given = Given { dir: call.second_dir, name: call.second_name, at_flags: 0 };
-            append(s, &raw mut (*body).second, given, None);
+            append(s, number, &raw mut (*body).second, given, None);
         }
     }
     0
@@ -93,16 +98,16 @@ pub extern "C" fn knark_part(nr: u32, second: u32) -> u32 {
 /// # Safety
 /// `s` must be valid.
 #[inline(always)]
-unsafe fn parts(s: *mut Scratch, nr: u32, call: Call) {
+unsafe fn parts(s: *mut Scratch, number: u32, nr: u32, call: Call) {
     // SAFETY: by this function's contract.
     unsafe {
         let out = &raw mut (*s).out;
         let body = Out::at::<PathBody>(out);
         if call.first_dir != Call::NO {
-            knark_part(nr, 0);
+            knark_part(number, nr, 0);
         }
         if call.second_dir != Call::NO {
-            knark_part(nr, 1);
+            knark_part(number, nr, 1);
         }
         if call.xattr != Call::NO {
             let (len, flags) = Out::user_string(out, argument(s, call.xattr));
@@ -142,7 +147,7 @@ unsafe fn keep(out: *mut Out) {
             lost += 1;
         }
         if lost != 0 {
-            record::count(kind::PATH, |c| c.lost_inflight += lost);
+            record::count(kind::PATH, |c| &raw mut c.lost_inflight, lost);
         }
     }
 }

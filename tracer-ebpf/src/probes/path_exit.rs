@@ -6,8 +6,9 @@ use knark_abi::{Call, Header, INFLIGHT_SMALL, PathBody, RECORD_BYTES, kind, text
 use crate::{
     call::late,
     head, kernel,
-    maps::{INFLIGHT, INFLIGHT_LONG, SCRATCH_CALL},
+    maps::{INFLIGHT, INFLIGHT_LONG},
     record::{self, Out, hand_over},
+    scratch::{self, Scratch},
 };
 
 /// match-proto: syscalls:sys_exit_chmod(int __syscall_nr, long ret), and others
@@ -37,14 +38,14 @@ unsafe fn finish<const N: usize>(map: &HashMap<u64, [u8; N]>, room: u64, nr: u32
         let body = record.cast::<u8>().add(size_of::<Header>()).cast::<PathBody>();
         if (*body).nr != nr {
             // another call of this thread, whose end was not seen
-            record::count(kind::PATH, |c| c.lost_inflight += 1);
+            record::no_room(kind::PATH);
         } else {
             (*body).result = result;
             (*head).boot_ns = head::now();
             let len = u64::from((*head).len);
             let len = if len > room { room } else { len };
             let missing = (*body).first.name_flags | (*body).second.name_flags | (*body).xattr_flags;
-            if missing & text::FAULT == 0 || !complete(record.cast(), len as u32, nr) {
+            if missing & text::FAULT == 0 || scratch::with(|s, _| complete(s, record.cast(), len as u32, nr)).is_none() {
                 hand_over(record.cast(), len, kind::PATH, record::QUIET);
             }
         }
@@ -57,12 +58,11 @@ unsafe fn finish<const N: usize>(map: &HashMap<u64, [u8; N]>, room: u64, nr: u32
 /// Copies the arguments that weren't in memory when the call began; the kernel has read them since.
 ///
 /// # Safety
-/// `record` must be valid for `len` bytes.
+/// `record` must be valid for `len` bytes, and `s` be this program's own scratch memory.
 #[inline(always)]
-unsafe fn complete(record: *const u8, len: u32, nr: u32) -> bool {
-    let Some(s) = SCRATCH_CALL.get_ptr_mut(0) else { return false };
+unsafe fn complete(s: *mut Scratch, record: *const u8, len: u32, nr: u32) {
     let call = kernel::call(nr);
-    // SAFETY: by this function's contract, and `s` is this CPU's own scratch memory.
+    // SAFETY: by this function's contract.
     unsafe {
         let out = &raw mut (*s).out;
         let body = Out::body::<PathBody>(out);
@@ -87,5 +87,4 @@ unsafe fn complete(record: *const u8, len: u32, nr: u32) -> bool {
         }
         Out::emit(out, kind::PATH, record::QUIET);
     }
-    true
 }

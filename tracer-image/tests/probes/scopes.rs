@@ -124,11 +124,16 @@ fn a_threads_name() {
 #[test]
 fn a_program_that_runs_already_or_starts_later() {
     let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("sh");
-    fs::copy(fs::canonicalize("/bin/sh").unwrap(), &program).unwrap();
+    let shell = fs::canonicalize("/bin/sh").unwrap();
+    let [program, other] = ["wanted", "other"].map(|name| {
+        let program = folder.path().join(name).join("sh");
+        fs::create_dir(program.parent().unwrap()).unwrap();
+        fs::copy(&shell, &program).unwrap();
+        program
+    });
     let start = |script: &str| {
         let mut command = std::process::Command::new(&program);
-        command.args(["-c", script]).stdin(std::process::Stdio::piped());
+        command.args(["-c", script, "sh"]).arg(&other).stdin(std::process::Stdio::piped());
         command.spawn().unwrap()
     };
     let mut early = start("read x; : </proc/sys/kernel/hostname");
@@ -137,7 +142,8 @@ fn a_program_that_runs_already_or_starts_later() {
     let mut probes = attach(&Options { scope, events, ..Options::default() });
     early.stdin.take();
     early.wait().unwrap();
-    let mut late = start(": </proc/sys/kernel/ostype; exec cat /proc/sys/kernel/osrelease >/dev/null");
+    // the other program is not wanted, and its process was
+    let mut late = start(": </proc/sys/kernel/ostype; exec $1 -c ': </proc/sys/kernel/osrelease'");
     late.stdin.take();
     late.wait().unwrap();
     let (mut opened, mut execs) = (Vec::new(), Vec::new());
@@ -148,7 +154,6 @@ fn a_program_that_runs_already_or_starts_later() {
         Record::Exec(exec) => execs.push((exec.head.tgid, exec.exe.walked.to_vec())),
         _ => {}
     });
-    // cat is another program
     assert_eq!(execs, [(late.id(), c(&program).into_bytes())]);
     assert_eq!(opened, [(early.id(), b"/proc/sys/kernel/hostname".to_vec()), (late.id(), b"/proc/sys/kernel/ostype".to_vec())]);
 }
