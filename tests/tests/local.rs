@@ -72,7 +72,8 @@ fn summary(events: &[Value]) -> &Value {
 
 #[test]
 fn what_a_shell_does_is_shown() {
-    let mut shell = Shell::new("echo hello > file; chmod 600 file; mv file other; rm other; mkdir d; cat missing 2> /dev/null; exit 7");
+    let mut shell =
+        Shell::new("echo hello > file; chmod 600 file; mv file other; rm other; mkdir d; cat missing 2> /dev/null; exit 7");
     let mut trace = Trace::start(&mut trace(&["-o", "json", "--on", "exec,file,exit", &shell.pid()]));
     trace.first_tick();
     shell.go();

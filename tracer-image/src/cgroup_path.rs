@@ -139,7 +139,10 @@ mod tests {
         for (path, root) in [
             (format!("/node-1/kubepods/burstable/pod{UID}"), "/node-1/kubepods"),
             (format!("/kubepods.slice/kubepods-pod{UID}.slice"), "/kubepods.slice"),
-            (format!("/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{UID}.slice"), "/kubelet.slice/kubelet-kubepods.slice"),
+            (
+                format!("/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{UID}.slice"),
+                "/kubelet.slice/kubelet-kubepods.slice",
+            ),
         ] {
             assert_eq!(kubepods_root(path.as_bytes()), Some(root.as_bytes()));
         }

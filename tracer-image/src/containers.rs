@@ -124,7 +124,8 @@ impl Containers {
             return;
         }
         // A path that the kernel tells may begin above what is mounted here, so the parent is asked first.
-        let below_ours = |root: &Vec<u8>| path.strip_prefix(root.as_slice()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
+        let below_ours =
+            |root: &Vec<u8>| path.strip_prefix(root.as_slice()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
         let ours = self.cgroups.get(&parent).is_some_and(|parent| parent.ours) || self.kubepods.as_ref().is_none_or(below_ours);
         let cgroup = Cgroup { path: path.to_vec(), place: place(path), verdict: Verdict::Ignore, ours };
         if let Place::Container { id, .. } = &cgroup.place {

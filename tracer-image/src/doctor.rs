@@ -53,7 +53,8 @@ pub fn run() -> anyhow::Result<()> {
 
 /// Everything, for nobody, with little memory: shows that it can be done, and is gone at once.
 fn trial() -> Options {
-    let mut options = Options { ring_bytes: 64 << 10, events: Events { exec: true, file: true, exit: true }, ..Options::default() };
+    let mut options =
+        Options { ring_bytes: 64 << 10, events: Events { exec: true, file: true, exit: true }, ..Options::default() };
     options.scope.cgroups = true;
     options
 }
@@ -137,8 +138,7 @@ fn driver() -> &'static str {
 
 /// The container runtime, by what runs here.
 fn runtime() -> &'static str {
-    let names: Vec<Vec<u8>> =
-        procfs::pids().into_iter().filter_map(|pid| fs::read(format!("/proc/{pid}/comm")).ok()).collect();
+    let names: Vec<Vec<u8>> = procfs::pids().into_iter().filter_map(|pid| fs::read(format!("/proc/{pid}/comm")).ok()).collect();
     let runs = |name: &[u8]| names.iter().any(|comm| comm.trim_ascii_end() == name);
     if runs(b"crio") {
         "cri-o"

@@ -324,7 +324,8 @@ impl Tracer {
             (self.plan.file, counters.path()),
             (self.plan.exit, counters.exit()),
         ];
-        let sum = |of: fn(&bpf::Count) -> u64| kinds.iter().filter(|(wanted, _)| *wanted).map(|(_, count)| of(count)).sum::<u64>();
+        let sum =
+            |of: fn(&bpf::Count) -> u64| kinds.iter().filter(|(wanted, _)| *wanted).map(|(_, count)| of(count)).sum::<u64>();
         // New cgroups whose records were lost may have inherited nothing, and so send nothing that would tell of them.
         let mkdirs_lost = counters.cgroup_mkdir().lost();
         self.incomplete |= mkdirs_lost > std::mem::replace(&mut self.mkdirs_lost, mkdirs_lost);

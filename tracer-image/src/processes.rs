@@ -135,8 +135,8 @@ impl Processes {
 
     fn found(&mut self, head: &Head) -> Option<(ProcessSource, Vec<u8>, Image)> {
         // It may have executed something else since the event, which /proc doesn't tell but by its name.
-        let found = procfs::process(head.tgid, head.start_ns)
-            .filter(|found| head.tid != head.tgid || found.comm == head.comm())?;
+        let found =
+            procfs::process(head.tgid, head.start_ns).filter(|found| head.tid != head.tgid || found.comm == head.comm())?;
         let ancestors = procfs::ancestors(head.ppid).into_iter().map(|(pid, stat)| {
             let start_ns = stat.start_ns();
             Forebear { pid, start_ns, exe: self.exe(pid, start_ns, &stat.comm), comm: stat.comm }
@@ -191,7 +191,8 @@ impl Processes {
 
     /// An empty slot, after forgetting what there is no room for.
     fn place(&mut self) -> u32 {
-        while self.bytes > CAPACITY && self.by_pid.len() > 1 || self.free.is_empty() && self.slots.len() >= PROCESS_SLOTS as usize {
+        while self.bytes > CAPACITY && self.by_pid.len() > 1 || self.free.is_empty() && self.slots.len() >= PROCESS_SLOTS as usize
+        {
             self.evict();
         }
         self.free.pop().unwrap_or_else(|| {
@@ -265,9 +266,7 @@ fn define(slot: u32, entry: &Entry, batch: &mut Vec<u8>) {
         upper_layer: image.upper_layer,
         memfd: image.memfd,
         source: entry.source,
-        ancestors: ancestors
-            .map(|a| frame::Ancestor { pid: a.pid, start_ns: a.start_ns, comm: &a.comm, exe: &a.exe })
-            .collect(),
+        ancestors: ancestors.map(|a| frame::Ancestor { pid: a.pid, start_ns: a.start_ns, comm: &a.comm, exe: &a.exe }).collect(),
         container: entry.container,
         ancestors_cut: image.ancestors_cut,
     });

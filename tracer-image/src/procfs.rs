@@ -84,9 +84,7 @@ pub fn ancestors(mut pid: u32) -> Vec<(u32, Stat)> {
 /// All processes.
 pub fn pids() -> Vec<u32> {
     let Ok(proc) = fs::read_dir("/proc") else { return Vec::new() };
-    proc.flatten()
-        .filter_map(|entry| std::str::from_utf8(entry.file_name().as_bytes()).ok()?.parse().ok())
-        .collect()
+    proc.flatten().filter_map(|entry| std::str::from_utf8(entry.file_name().as_bytes()).ok()?.parse().ok()).collect()
 }
 
 fn link(pid: u32, name: &str) -> Vec<u8> {

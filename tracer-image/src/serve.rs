@@ -51,7 +51,8 @@ pub fn run(key: VerifyingKey, grace: Duration) -> anyhow::Result<()> {
     }
     let outbox = Arc::new(Outbox::default());
     let (commands, wishes) = mpsc::channel();
-    let session = Arc::new(Session { key, outbox: Arc::clone(&outbox), commands, heard_ns: AtomicU64::new(clock::boot_ns() + FIRST_WORD) });
+    let session =
+        Arc::new(Session { key, outbox: Arc::clone(&outbox), commands, heard_ns: AtomicU64::new(clock::boot_ns() + FIRST_WORD) });
     let listener = UnixListener::bind_addr(&address()?).context("binding the tracer's socket")?;
     let received = Arc::new(AtomicBool::new(false));
     let door = Door { session: Arc::clone(&session), current: Mutex::default(), received: Arc::clone(&received) };

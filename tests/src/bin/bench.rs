@@ -147,7 +147,11 @@ impl Tracer {
     }
 
     fn bpftrace(program: &str) -> Result<Self> {
-        let child = Command::new("taskset").args(["-c", "1", "bpftrace", "-e", program]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let child = Command::new("taskset")
+            .args(["-c", "1", "bpftrace", "-e", program])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
         let tracer = Self::read(child)?;
         tracer.wait_for_probes("bpftrace")?;
         Ok(tracer)
@@ -191,7 +195,9 @@ impl Tracer {
 
     fn end(mut self) -> Result<Value> {
         for pid in family(self.child.id()) {
-            if fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| matches!(comm.trim(), "kubectl-knark" | "bpftrace")) {
+            if fs::read_to_string(format!("/proc/{pid}/comm"))
+                .is_ok_and(|comm| matches!(comm.trim(), "kubectl-knark" | "bpftrace"))
+            {
                 Command::new("kill").args(["-INT", &pid.to_string()]).status()?;
             }
         }
@@ -268,7 +274,11 @@ fn family(pid: u32) -> Vec<u32> {
 
 fn bpf_descriptors(pid: u32) -> usize {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return 0 };
-    entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).filter(|link: &PathBuf| link.ends_with("anon_inode:[perf_event]") || link.to_string_lossy().contains("perf_event")).count()
+    entries
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .filter(|link: &PathBuf| link.ends_with("anon_inode:[perf_event]") || link.to_string_lossy().contains("perf_event"))
+        .count()
 }
 
 fn settle(pid: u32) -> Result<()> {
