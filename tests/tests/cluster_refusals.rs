@@ -16,7 +16,7 @@ fn refused(command: &mut Command, status: i32, marks: &[&str]) {
     assert_eq!(output.status.code(), Some(status), "{seen}");
     assert!(output.stdout.iter().all(|b| *b != b'{'), "stdout is data alone: {seen}");
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(stderr.matches("error: ").count(), 1, "{seen}");
+    assert_eq!(stderr.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{seen}");
     for mark in marks {
         assert!(stderr.contains(mark), "{mark:?} is missing: {seen}");
     }

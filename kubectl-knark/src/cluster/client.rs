@@ -107,7 +107,11 @@ impl ConnectionFlags {
             config.default_namespace.clone_from(namespace);
         }
         let namespace = config.default_namespace.clone();
-        let failed = |error: kube::Error| ConnectError::Client { server: server.clone(), error: Box::new(error) };
+        let command = config.auth_info.exec.as_ref().and_then(|exec| exec.command.clone());
+        let failed = |error: kube::Error| match error {
+            kube::Error::Auth(error) => ConnectError::Credentials { server: server.clone(), command, error },
+            error => ConnectError::Client { server: server.clone(), error: Box::new(error) },
+        };
         let builder = ClientBuilder::try_from(config).map_err(failed)?;
         // Only until the answer begins: what an exec stream or a watch carries afterwards has no limit.
         let client = match self.limit() {

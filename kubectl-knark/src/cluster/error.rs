@@ -2,7 +2,7 @@
 
 use std::{error::Error as _, path::PathBuf};
 
-use kube::config::KubeconfigError;
+use kube::{client::AuthError, config::KubeconfigError};
 
 /// No client could be made.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,16 @@ pub enum ConnectError {
     /// In a pod, without what a service account gives.
     #[error("neither a kubeconfig nor a service account could be used: {0}: pass --kubeconfig FILE")]
     InCluster(String),
+    /// The kubeconfig's way to credentials failed.
+    #[error("getting credentials for {server}{}: {}: log in again, or check the user's entry in the kubeconfig", by(command.as_deref()), auth(error))]
+    Credentials {
+        /// The API server.
+        server: String,
+        /// The program that gives them.
+        command: Option<String>,
+        /// Why.
+        error: AuthError,
+    },
     /// Keys, certificates or a proxy that the client refuses.
     #[error("preparing the connection to {server}: {}: check the certificates, keys and proxy in the kubeconfig", chain(error.as_ref()))]
     Client {
@@ -177,7 +187,7 @@ impl ApiError {
         let server = server.to_owned();
         match error {
             kube::Error::Api(status) => Self::of_status(doing, server, status.code, status.message),
-            kube::Error::Auth(error) => Self::Credentials { doing, server, why: chain(&error) },
+            kube::Error::Auth(error) => Self::Credentials { doing, server, why: auth(&error) },
             kube::Error::UpgradeConnection(_) | kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => {
                 Self::Other { doing, message: chain(&error) }
             }
@@ -185,8 +195,8 @@ impl ApiError {
                 let why = chain(&error);
                 if has_source::<tower::timeout::error::Elapsed>(&error) {
                     Self::Timeout { doing, server }
-                } else if let Some(error) = source::<kube::client::AuthError>(&error) {
-                    Self::Credentials { doing, server, why: chain(error) }
+                } else if let Some(error) = source::<AuthError>(&error) {
+                    Self::Credentials { doing, server, why: auth(error) }
                 } else if why.contains("certificate") {
                     Self::Tls { doing, server, why }
                 } else {
@@ -235,6 +245,20 @@ impl ApiError {
     /// Whether trying again may help.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Timeout { .. } | Self::Other { .. })
+    }
+}
+
+fn by(command: Option<&str>) -> String {
+    command.map(|command| format!(" by the program {command:?}")).unwrap_or_default()
+}
+
+fn auth(error: &AuthError) -> String {
+    match error {
+        // Its own text has the program's whole output, which may hold a token.
+        AuthError::AuthExecRun { cmd, out } => {
+            format!("{cmd:?} failed ({}): {}", out.status, String::from_utf8_lossy(&out.stderr).trim())
+        }
+        error => error.to_string(),
     }
 }
 
