@@ -32,8 +32,9 @@ impl Count {
 pub struct Counters {
     /// By [`kind`].
     pub kinds: [Count; kind::COUNT],
-    /// How often the kernel skipped a program since another one was running on that CPU; None where the kernel doesn't
-    /// count this (before 5.12). These events are in no other number.
+    /// How often the kernel skipped a program since another one was under way on that CPU; None where the kernel doesn't
+    /// count this (before 5.12). These events are in no other number. Always 0 where programs of tracepoints aren't
+    /// preempted; where they are (7.2), busy threads that share a CPU lose many.
     pub missed: Option<u64>,
     /// Processes that should have come into the scope (by fork or exec) and found no room there.
     pub scope_lost: u64,

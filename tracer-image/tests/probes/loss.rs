@@ -100,13 +100,19 @@ fn work() {
 fn adds_up(out: &Outcome) {
     let counters = &out.counters;
     println!("{counters:?}");
-    // `true` itself opens files: the loader's
-    assert!(counters.open().seen >= OPENS);
-    assert_eq!(counters.path().seen, CALLS);
+    assert_eq!(counters.scope_lost, 0);
+    let missed = counters.missed.unwrap_or(0);
+    if missed == 0 {
+        // `true` itself opens files: the loader's
+        assert!(counters.open().seen >= OPENS);
+        assert_eq!(counters.path().seen, CALLS);
+    } else {
+        // 7.2 preempts programs, and skips all others on that CPU until the thread goes on. It counts them.
+        println!("this kernel skipped programs {missed} times");
+        assert!(counters.open().seen + counters.path().seen + missed >= OPENS + CALLS);
+    }
     assert_eq!(counters.exec().seen, EXECS);
     assert_eq!(counters.exit().seen, EXECS + 1);
-    // kernels before 5.12 don't count what they skip
-    assert_eq!((counters.missed.unwrap_or(0), counters.scope_lost), (0, 0));
     for (kind, got) in
         [(counters.open(), out.opens), (counters.path(), out.calls), (counters.exec(), out.execs), (counters.exit(), out.exits)]
     {
@@ -119,9 +125,12 @@ fn adds_up(out: &Outcome) {
 fn nothing_is_lost_with_the_usual_ring() {
     let out = flood(Options::default().ring_bytes);
     adds_up(&out);
-    assert_eq!(out.counters.lost(), 0);
-    // each `true` opens the same files
-    assert_eq!((out.counters.open().seen - OPENS) % EXECS, 0);
+    assert_eq!(out.counters.open().lost_ring + out.counters.path().lost_ring, 0);
+    if out.counters.missed.unwrap_or(0) == 0 {
+        assert_eq!(out.counters.lost(), 0);
+        // each `true` opens the same files
+        assert_eq!((out.counters.open().seen - OPENS) % EXECS, 0);
+    }
 }
 
 #[test]
