@@ -18,7 +18,7 @@ use output::{CHUNK, Output};
 
 /// How often the pipeline looks around when nothing comes.
 const TICK: Duration = Duration::from_millis(100);
-/// Tracers that were asked to stop and say nothing for this long are given up.
+/// Tracers that were asked to stop and send nothing new for this long are given up.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What to do with the events.
@@ -88,7 +88,9 @@ pub async fn run(
             stopping.get_or_insert_with(Instant::now);
             stop.send_if_modified(|stop| !std::mem::replace(stop, true));
         }
-        if hurry || live && stopping.is_some_and(|since| since.elapsed() > PATIENCE) {
+        // A long backlog is no reason to give up.
+        let quiet = stopping.is_some_and(|since| since.max(flow.heard).elapsed() > PATIENCE);
+        if hurry || live && quiet {
             break;
         }
     }
@@ -111,7 +113,8 @@ impl Ended {
     /// Writes what is left and the summary. A signal ends the wait for a slow reader.
     pub async fn finish(self, signals: &mut mpsc::Receiver<()>) -> anyhow::Result<Exit> {
         let Self { mut flow, output, hurry } = self;
-        let summary = flow.conclude()?;
+        let summary = flow.conclude(hurry)?;
+        let live = flow.options.live;
         let rest = std::mem::take(&mut flow.out);
         let written = async {
             // When this fails, the writer has ended, and says why.
@@ -125,7 +128,7 @@ impl Ended {
         };
         tokio::select! {
             biased;
-            () = given_up => {}
+            () = given_up => flow.progress.warn("the last events were not written to standard output: nobody read them"),
             written = written => match written {
                 Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => flow.unread = true,
                 written => written.context("writing to standard output")?,
@@ -138,7 +141,7 @@ impl Ended {
             () if flow.failed => Exit::Failed,
             () if flow.interrupted => Exit::Interrupted,
             () if flow.unread => Exit::Done,
-            () if summary.summary.lost > 0 => Exit::Lost,
+            () if summary.summary.lost > 0 || summary.summary.nodes.iter().any(|node| live && node.incomplete) => Exit::Lost,
             () => Exit::Done,
         })
     }

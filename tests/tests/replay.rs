@@ -64,13 +64,13 @@ fn lines(output: &Output) -> Vec<serde_json::Value> {
 fn a_pipe_gets_everything_unshortened() {
     check(&replay(one_of_each(), &[]), "status 0
 --- stdout
-TIME          POD                   PID      PROCESS          OP          DETAIL
-03:04:05.000  prod/web-7d9f8b6c5-x2x7k  4711     sh               exec        sh -c 'cat /etc/passwd'
-03:04:05.001  prod/web-7d9f8b6c5-x2x7k  4711     sh               open        /etc/passwd O_RDONLY|O_CLOEXEC
-03:04:05.002  prod/web-7d9f8b6c5-x2x7k  4711     sh               open        /etc/shadow O_RDONLY|O_CLOEXEC EACCES
-03:04:05.003  prod/web-7d9f8b6c5-x2x7k  4711     sh               chmod       /srv/www/releases/2026-01-02/application/configuration/database.yaml 0644 → 0777
-03:04:05.004  prod/web-7d9f8b6c5-x2x7k  4711     sh               rename      /tmp/a → /tmp/b
-03:04:06.000  prod/web-7d9f8b6c5-x2x7k  4711     sh               exit        SIGKILL after 1s
+TIME          POD                           PID      PROCESS          OP          DETAIL
+03:04:05.000  prod/web-7d9f8b6c5-x2x7k      4711     sh               exec        sh -c 'cat /etc/passwd'
+03:04:05.001  prod/web-7d9f8b6c5-x2x7k      4711     sh               open        /etc/passwd O_RDONLY|O_CLOEXEC
+03:04:05.002  prod/web-7d9f8b6c5-x2x7k      4711     sh               open        /etc/shadow O_RDONLY|O_CLOEXEC EACCES
+03:04:05.003  prod/web-7d9f8b6c5-x2x7k      4711     sh               chmod       /srv/www/releases/2026-01-02/application/configuration/database.yaml 0644 → 0777
+03:04:05.004  prod/web-7d9f8b6c5-x2x7k      4711     sh               rename      /tmp/a → /tmp/b
+03:04:06.000  prod/web-7d9f8b6c5-x2x7k      4711     sh               exit        SIGKILL after 1s
 --- stderr
 6 events shown, 0 filtered, 0 lost on knark-1 in 2.0 s
 ");

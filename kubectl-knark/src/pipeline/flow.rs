@@ -24,6 +24,8 @@ pub struct Flow {
     created: Instant,
     /// When the first node streamed.
     pub began: Option<Instant>,
+    /// When something new came: not just another heartbeat.
+    pub heard: Instant,
     /// When all nodes did.
     complete: Option<Instant>,
     ended: Option<Instant>,
@@ -50,6 +52,7 @@ impl Flow {
             out: Vec::new(),
             created: Instant::now(),
             began: None,
+            heard: Instant::now(),
             complete: None,
             ended: None,
             shown: 0,
@@ -63,6 +66,9 @@ impl Flow {
 
     pub fn take(&mut self, input: Input) -> anyhow::Result<()> {
         let now = Instant::now();
+        if !matches!(&input, Input::Up { message: Up::Status(_), .. } | Input::Clock { .. }) {
+            self.heard = now;
+        }
         match input {
             Input::Node { node, name } => {
                 self.progress.set(node, &name, Some("starting"));
@@ -262,7 +268,14 @@ impl Flow {
     }
 
     /// Shows what still waits for its turn, and adds up.
-    pub fn conclude(&mut self) -> anyhow::Result<Summary> {
+    pub fn conclude(&mut self, hurry: bool) -> anyhow::Result<Summary> {
+        for node in self.nodes.iter().filter(|node| self.options.live && !hurry && node.assembler.is_some()) {
+            if !node.said_bye && !node.gone {
+                self.failed = true;
+                self.progress
+                    .fail(&format!("node {}: the tracer didn't say goodbye in time; its counts are not the last", node.name));
+            }
+        }
         (0..self.nodes.len()).for_each(|node| self.merge.end(node));
         self.release(Instant::now())?;
         if let Some(recorder) = self.options.recorder.take() {

@@ -5,7 +5,10 @@ use std::{
     io::{self, Write as _},
 };
 
-use knark_specs::event::{Event, What};
+use knark_specs::{
+    event::{Event, What},
+    frame::Pod,
+};
 
 use super::{
     Scene,
@@ -76,17 +79,15 @@ impl Table {
     /// Fits the columns to the scene and the width.
     fn lay_out(&mut self, scene: &Scene<'_>) {
         use Column::{
-            Container, Milliseconds, Namespace, Node, Operation, Parent, Pid, Pod, Ppid, Process, ProcessAndPid, Result, Time,
-            Uid, Utc,
+            Container, Milliseconds, Namespace, Node, Operation, Parent, Pid, Ppid, Process, ProcessAndPid, Result, Time, Uid,
+            Utc,
         };
         // What is no terminal is given what a comfortable terminal gets.
         let room = self.layout.width.unwrap_or(120);
+        let with_namespace = self.layout.many_namespaces && !self.layout.wide;
         let pod = |most: usize| {
-            let longest = scene
-                .pods
-                .iter()
-                .map(|pod| pod.name.len() + usize::from(self.layout.many_namespaces) * (pod.namespace.len() + 1));
-            longest.max().unwrap_or(if self.layout.many_namespaces { 28 } else { 20 }).clamp(8, most)
+            let width = |pod: &Pod| pod.name.len() + if with_namespace { pod.namespace.len() + 1 } else { 0 };
+            scene.pods.iter().map(width).max().unwrap_or(if with_namespace { 28 } else { 20 }).clamp(8, most)
         };
         let local = scene.local;
         let mut columns = Vec::new();
@@ -99,7 +100,7 @@ impl Table {
             add(Utc, 24, true);
             add(Node, 12, !local);
             add(Namespace, 12, !local);
-            add(Pod, pod(40), !local);
+            add(Column::Pod, pod(40), !local);
             add(Container, 12, true);
             add(Pid, 7, true);
             add(Ppid, 7, true);
@@ -112,7 +113,7 @@ impl Table {
             add(Time, 8, room < 100);
             add(Milliseconds, 12, room >= 100);
             add(Node, 12, room >= 130 && !local && scene.nodes > 1);
-            add(Pod, pod(if room < 100 { 16 } else { 28 }), !local);
+            add(Column::Pod, pod(if room < 100 { 16 } else { 28 }), !local);
             add(Container, 12, room >= 140);
             add(Pid, 7, room >= if local { 100 } else { 110 });
             add(Uid, 5, room >= if local { 120 } else { 160 });

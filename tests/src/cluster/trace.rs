@@ -85,6 +85,11 @@ impl Trace {
         self.event(&format!("tick after {number}"), |event| tick(event).is_some_and(|n| n > number));
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the plugin still runs");
