@@ -1,5 +1,5 @@
 //! The real cluster under the end-to-end tests: namespaces of their own, pods, and traces under way.
-#![expect(clippy::expect_used, clippy::panic, reason = "a test has no better way to end")]
+#![expect(clippy::expect_used, clippy::missing_panics_doc, reason = "a test has no better way to end")]
 
 mod proxy;
 mod trace;
@@ -91,9 +91,6 @@ pub fn knark(args: &[&str]) -> Command {
 }
 
 /// Waits until something is there.
-///
-/// # Panics
-/// When it isn't in time.
 #[track_caller]
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();

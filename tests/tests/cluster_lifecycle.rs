@@ -1,4 +1,5 @@
 //! How a trace ends, and that nothing of it remains.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests have no better way to end")]
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,5 @@
 //! What can't be done is said in one message that names the thing and its remedy, and nothing is left behind.
+#![expect(clippy::unwrap_used, reason = "helpers of tests have no better way to end")]
 
 use std::process::{Command, Stdio};
 
@@ -162,7 +163,7 @@ fn api_servers_that_can_not_be_reached() {
     refused(&mut knark(&["trace", "web", "--context", "nope"]), 1, &["\"nope\"", "knark-test"]);
     refused(&mut knark(&["trace", "web", "--server", "https://127.0.0.1:1"]), 1, &["https://127.0.0.1:1", "can't be reached"]);
     refused(
-        &mut knark(&["trace", "web", "--server", "https://127.0.0.1:1", "--insecure-skip-tls-verify", "--token", "x"])
+        knark(&["trace", "web", "--server", "https://127.0.0.1:1", "--insecure-skip-tls-verify", "--token", "x"])
             .env("KUBECONFIG", &empty),
         1,
         &["can't be reached"],

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, time::Duration};
 
-use clap::{Args as _, FromArgMatches as _};
+use clap::{CommandFactory as _, FromArgMatches as _};
 use clap_complete::CompletionCandidate;
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
@@ -16,6 +16,7 @@ use super::{
     client::{Cluster, ConnectionFlags},
     kubeconfig,
 };
+use crate::cli::Cli;
 
 /// A user waits for this with a finger on the Tab key.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -83,10 +84,11 @@ fn candidates(word: &str, names: impl IntoIterator<Item = String>) -> Vec<Comple
 
 /// The connection flags that stand on the command line so far.
 fn typed() -> ConnectionFlags {
-    let command = ConnectionFlags::augment_args(clap::Command::new("kubectl-knark").ignore_errors(true).disable_help_flag(true));
     let words = std::env::args_os().filter(|word| word != "__complete" && word != "--");
-    let matches = command.try_get_matches_from(words);
-    matches.ok().and_then(|matches| ConnectionFlags::from_arg_matches(&matches).ok()).unwrap_or_default()
+    let matches = Cli::command().ignore_errors(true).try_get_matches_from(words).ok();
+    let flags =
+        matches.as_ref().and_then(|matches| matches.subcommand()).map(|(_, matches)| ConnectionFlags::from_arg_matches(matches));
+    flags.and_then(Result::ok).unwrap_or_default()
 }
 
 fn ask(question: impl AsyncFnOnce(Cluster) -> Vec<String>) -> Vec<String> {
