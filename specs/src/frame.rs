@@ -575,6 +575,7 @@ impl FileOp {
 }
 
 /// A path, and how far to trust it.
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of one another, and fields of the wire")]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Path<'b> {
     /// Absolute, as the process's own root shows it; relative when its base could not be told.

@@ -100,6 +100,7 @@ impl Decoder {
     }
 
     /// The next whole message; `None` until more bytes come.
+    #[expect(clippy::should_implement_trait, reason = "the caller chooses the message's type")]
     pub fn next<T: for<'b> Decode<'b, ()>>(&mut self) -> Result<Option<T>, PacketError> {
         loop {
             let rest = &self.pending[self.consumed..];

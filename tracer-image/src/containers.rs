@@ -34,7 +34,7 @@ pub struct Containers {
     hierarchy: Hierarchy,
     verdicts: FxHashMap<String, PodVerdict>,
     cgroups: FxHashMap<u64, Cgroup>,
-    containers: FxHashMap<String, Known>,
+    by_id: FxHashMap<String, Known>,
     removed: VecDeque<u64>,
     slots_used: u32,
     slots_free: Vec<u32>,
@@ -84,7 +84,7 @@ impl Containers {
             hierarchy,
             verdicts: FxHashMap::default(),
             cgroups: FxHashMap::default(),
-            containers: FxHashMap::default(),
+            by_id: FxHashMap::default(),
             removed: VecDeque::new(),
             slots_used: 0,
             slots_free: Vec::new(),
@@ -129,7 +129,7 @@ impl Containers {
         let ours = self.cgroups.get(&parent).is_some_and(|parent| parent.ours) || self.kubepods.as_ref().is_none_or(below_ours);
         let cgroup = Cgroup { path: path.to_vec(), place: place(path), verdict: Verdict::Ignore, ours };
         if let Place::Container { id, .. } = &cgroup.place {
-            self.containers.entry(id.clone()).or_default().cgroups += 1;
+            self.by_id.entry(id.clone()).or_default().cgroups += 1;
         }
         self.cgroups.insert(id, cgroup);
         self.judge(id);
@@ -147,11 +147,11 @@ impl Containers {
         let Some(cgroup) = self.removed.pop_front().and_then(|oldest| self.cgroups.remove(&oldest)) else { return };
         match cgroup.place {
             Place::Container { id, .. } => {
-                if let Some(container) = self.containers.get_mut(&id) {
+                if let Some(container) = self.by_id.get_mut(&id) {
                     container.cgroups -= 1;
                     if container.cgroups == 0 {
                         self.slots_free.extend(Some(container.slot).filter(|slot| *slot != 0));
-                        self.containers.remove(&id);
+                        self.by_id.remove(&id);
                     }
                 }
             }
@@ -184,14 +184,14 @@ impl Containers {
         self.verdicts.extend(pods.into_iter().map(|pod| (pod.uid.clone(), pod)));
         let concerned = |cgroup: &Cgroup| cgroup.place.pod_uid().is_some_and(|uid| uids.contains(uid));
         let ids: Vec<u64> = self.cgroups.iter().filter(|(_, cgroup)| concerned(cgroup)).map(|(id, _)| *id).collect();
-        ids.into_iter().fold(false, |unwatched, id| self.judge(id) || unwatched)
+        ids.into_iter().filter(|id| self.judge(*id)).count() > 0
     }
 
     /// Looks again for the names that decide whether a container is wanted.
     pub fn look_again(&mut self) {
         let nameless = |cgroup: &Cgroup| match &cgroup.place {
             Place::Container { id, .. } => {
-                cgroup.verdict == Verdict::Hold && self.containers.get(id).is_some_and(|container| container.names.is_none())
+                cgroup.verdict == Verdict::Hold && self.by_id.get(id).is_some_and(|container| container.names.is_none())
             }
             Place::Pod { .. } | Place::Other { .. } => false,
         };
@@ -233,7 +233,7 @@ impl Containers {
     /// The slot of this cgroup's container, 0 for none; what has to be told about it first goes to `batch`.
     pub fn slot(&mut self, cgroup_id: u64, batch: &mut Vec<u8>) -> u32 {
         let Some(Place::Container { pod_uid, id }) = self.cgroups.get(&cgroup_id).map(|cgroup| &cgroup.place) else { return 0 };
-        let Some(container) = self.containers.get_mut(id) else { return 0 };
+        let Some(container) = self.by_id.get_mut(id) else { return 0 };
         if container.slot != 0 {
             return container.slot;
         }
@@ -269,7 +269,7 @@ impl Containers {
     fn judge(&mut self, id: u64) -> bool {
         let Some(cgroup) = self.cgroups.get(&id) else { return false };
         if let Place::Container { id, .. } = &cgroup.place
-            && let Some(container) = self.containers.get_mut(id)
+            && let Some(container) = self.by_id.get_mut(id)
             && container.names.is_none()
         {
             container.names = self.bundles.names(id);
@@ -299,7 +299,7 @@ impl Containers {
 
     fn names(&self, cgroup: &Cgroup) -> Option<&Names> {
         match &cgroup.place {
-            Place::Container { id, .. } => self.containers.get(id)?.names.as_ref(),
+            Place::Container { id, .. } => self.by_id.get(id)?.names.as_ref(),
             Place::Pod { .. } | Place::Other { .. } => None,
         }
     }

@@ -46,7 +46,7 @@ struct Event {
 
 /// Looks, tries to attach, and prints.
 pub fn run() -> anyhow::Result<()> {
-    let report = report(features::look(), Probes::attach(&trial()));
+    let report = report(features::look(), &Probes::attach(&trial()));
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&report)?)?;
     Ok(())
 }
@@ -59,9 +59,9 @@ fn trial() -> Options {
     options
 }
 
-fn report(features: Features, trial: Result<Probes, bpf::AttachError>) -> Report {
+fn report(features: Features, trial: &Result<Probes, bpf::AttachError>) -> Report {
     let mut problems = Vec::new();
-    let probes = match &trial {
+    let probes = match trial {
         Ok(probes) => probes.attached().to_vec(),
         Err(error) => {
             problems.push(format!("attaching the probes: {}", crate::engine::describe(error)));

@@ -3,6 +3,7 @@
 //! `cargo run --release -p knark-tests --bin bench` as root, with release builds of kubectl-knark and knark-tracer beside it.
 //! The load runs on the first CPU, the tracers on the others. Each figure is the median of paired runs: without a tracer,
 //! with knark, with bpftrace, and again.
+#![expect(clippy::cast_precision_loss, reason = "sizes and counts here are far below what an f64 holds exactly")]
 
 use std::{
     fs,
@@ -45,7 +46,7 @@ fn everything() -> Result<()> {
     let here = ["trace", "--local", "--comm", "bench-load", "-o", "json"];
     let other = r#"tracepoint:syscalls:sys_enter_openat { if (str(args->filename) == "/no/such/file") { printf("%s\n", str(args->filename)); } }"#;
     let same = r#"tracepoint:syscalls:sys_enter_openat /comm == "bench-load"/ { printf("%s %d\n", str(args->filename), pid); }"#;
-    let execs = r#"tracepoint:syscalls:sys_enter_execve { join(args->argv); }"#;
+    let execs = "tracepoint:syscalls:sys_enter_execve { join(args->argv); }";
     compare("ns per open+close, nothing matches", "open", OPENS, file, &elsewhere, other)?;
     compare("ns per getppid", "getppid", 2_000_000, file, &elsewhere, other)?;
     compare("ns per open+close, all match, bursts of 100", "burst", 20_000, file, &here, same)?;
@@ -234,7 +235,11 @@ fn load(kind: &str, count: u32, path: &str) -> Result<()> {
     let mut busy = Duration::ZERO;
     match kind {
         "open" => busy = timed(count, || drop(fs::File::open(path))),
-        "getppid" => busy = timed(count, || drop(black_box(std::os::unix::process::parent_id()))),
+        "getppid" => {
+            busy = timed(count, || {
+                black_box(std::os::unix::process::parent_id());
+            })
+        }
         "burst" => {
             for _ in 0..count / 100 {
                 busy += timed(100, || drop(fs::File::open(path)));

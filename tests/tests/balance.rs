@@ -1,0 +1,104 @@
+//! The balance adds up: a load makes a known number of events as fast as it can, and each is shown or counted as lost.
+#![expect(clippy::unwrap_used, reason = "a test has no better way to end")]
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use knark_tests::program::{plugin, seen, tracer};
+use serde_json::Value;
+
+/// A trace of what the load does, with its probes attached.
+struct Trace {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+    folder: tempfile::TempDir,
+}
+
+impl Trace {
+    fn start(args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = plugin();
+        command.args(["trace", "--local", "-o", "json"]).args(args).env("KNARK_TRACER", tracer());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        // Nothing says from outside that the probes are there but the first event.
+        let ready = folder.path().join("ready");
+        std::fs::write(&ready, "").unwrap();
+        let mut load = load("trickle", u32::MAX, ready.to_str().unwrap()).spawn().unwrap();
+        let first = lines.next();
+        load.kill().unwrap();
+        load.wait().unwrap();
+        assert!(first.is_some(), "{}", seen(&child.wait_with_output().unwrap()));
+        Self { child, lines, folder }
+    }
+
+    fn file(&self, name: &str) -> String {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, "").unwrap();
+        path.canonicalize().unwrap().to_str().unwrap().to_owned()
+    }
+
+    /// Ends it as Ctrl-C does; the events since the start and the sums, which must agree with each other and the status.
+    fn end(self) -> (Vec<Value>, Value) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        // The events must be read meanwhile: a reader that waits would be a reason for loss.
+        let reader = std::thread::spawn(move || {
+            self.lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect::<Vec<Value>>()
+        });
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let mut lines = reader.join().unwrap();
+        let output = self.child.wait_with_output().unwrap();
+        let last = lines.pop().unwrap();
+        assert_eq!(last["type"], "summary", "{}", seen(&output));
+        let (sums, node) = (&last["summary"], &last["summary"]["nodes"][0]);
+        let number = |value: &Value| value.as_u64().unwrap();
+        let lost = number(&sums["lost"]);
+        assert_eq!(number(&node["seen"]), number(&node["shown"]) + number(&node["filtered"]) + lost, "{sums}");
+        assert_eq!(number(&sums["shown"]), lines.len() as u64 + 1, "{sums}");
+        assert_eq!(output.status.code(), Some(if lost > 0 { 3 } else { 0 }), "{sums}");
+        (lines, sums.clone())
+    }
+}
+
+fn load(kind: &str, count: u32, path: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
+    command.args(["load", kind, &count.to_string(), path]).stdout(Stdio::null());
+    command
+}
+
+/// Makes this many opens; how many of them were shown, and how many events were lost.
+fn opens(made: u32, ring: &str) -> (u64, u64) {
+    let trace = Trace::start(&["--comm", "bench-load", "--on", "file", "--ring-buffer", ring]);
+    let file = trace.file("counted");
+    assert!(load("open", made, &file).status().unwrap().success());
+    let (lines, sums) = trace.end();
+    let shown = lines.iter().filter(|line| line["file"]["path"] == *file).count() as u64;
+    (shown, sums["lost"].as_u64().unwrap())
+}
+
+#[test]
+fn every_open_arrives_or_is_counted() {
+    let (shown, lost) = opens(100_000, "8M");
+    assert_eq!(shown + lost, 100_000, "{lost} lost");
+}
+
+#[test]
+fn a_buffer_too_small_loses_exactly_what_it_says() {
+    let (shown, lost) = opens(100_000, "4K");
+    assert!(lost > 0, "a ring of 4 KiB held all of 100,000 events");
+    assert_eq!(shown + lost, 100_000, "{lost} lost");
+}
+
+#[test]
+fn every_exec_arrives_or_is_counted() {
+    for ring in ["8M", "16K"] {
+        let trace = Trace::start(&["--pid", &std::process::id().to_string(), "--on", "exec", "--ring-buffer", ring]);
+        assert!(load("exec", 500, "/").status().unwrap().success());
+        let (lines, sums) = trace.end();
+        // The load is itself an exec in this scope.
+        let execs = lines.iter().filter(|line| line["type"] == "exec").count() as u64;
+        assert_eq!(execs + sums["lost"].as_u64().unwrap(), 501, "{ring}: {sums}");
+    }
+}
