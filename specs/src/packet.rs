@@ -145,6 +145,7 @@ fn decompress(packet: &[u8]) -> Result<Vec<u8>, PacketError> {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers of a test")]
 mod tests {
     use super::*;
     use crate::frame::{Batch, Up};

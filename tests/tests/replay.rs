@@ -307,8 +307,8 @@ fn a_recording_comes_from_standard_input_too() {
 #[test]
 fn a_reader_that_leaves_ends_it_quietly() {
     let mut recording = Builder::default().node(0, "knark-1").items(0, &[Item::Process(PROCESS)]);
-    for _ in 0..200 {
-        recording = recording.items(0, &[const { Item::File(FILE) }; 100]);
+    for _ in 0..400 {
+        recording = recording.items(0, &[const { Item::File(FILE) }; 50]);
     }
     let folder = tempfile::tempdir().unwrap();
     let file = recording.file(&folder).unwrap();

@@ -238,7 +238,7 @@ fn load(kind: &str, count: u32, path: &str) -> Result<()> {
         "getppid" => {
             busy = timed(count, || {
                 black_box(std::os::unix::process::parent_id());
-            })
+            });
         }
         "burst" => {
             for _ in 0..count / 100 {
