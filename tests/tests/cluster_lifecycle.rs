@@ -51,7 +51,7 @@ fn sigterm_ends_it_as_well() {
 fn ctrl_c_before_anything_streams_leaves_nothing() {
     let (ns, nodes) = (Namespace::new(), nodes());
     ns.run_ticker("web", &nodes[0]);
-    // An image that takes forever: nothing will ever stream.
+    // An image that is no tracer's: nothing streams, whether the signal comes before its failure or after.
     let mut trace = Trace::start(&mut ns.trace(&["web", "--image", "localhost/knark-test:1", "--image-pull-policy", "Never"]));
     wait_for("the tracer's Job", || (!ns.leftovers().is_empty()).then_some(()));
     trace.signal(Signal::INT);

@@ -1,12 +1,18 @@
 //! Nodes that fail, restart, or say what they can do. In a file of its own, as it disturbs others.
 
+use std::sync::{Mutex, PoisonError};
+
 use knark_tests::{
     cluster::{Namespace, Trace, cluster, knark, nodes, wait_for},
     program::seen,
 };
 
+/// One test at a time: each wants the nodes in a state of its own.
+static NODES: Mutex<()> = Mutex::new(());
+
 #[test]
 fn a_restarted_kubelet_costs_no_event() {
+    let _alone = NODES.lock().unwrap_or_else(PoisonError::into_inner);
     let (ns, nodes) = (Namespace::new(), nodes());
     ns.run_ticker("web", &nodes[1]);
     let mut trace = Trace::start(&mut ns.trace(&["web", "--on", "exec", "-o", "json"]));
@@ -23,6 +29,7 @@ fn a_restarted_kubelet_costs_no_event() {
 
 #[test]
 fn a_node_that_is_not_ready_is_refused() {
+    let _alone = NODES.lock().unwrap_or_else(PoisonError::into_inner);
     let (ns, nodes) = (Namespace::new(), nodes());
     ns.run("web", &nodes[1], &["/bin/sleep", "1000"]);
     cluster(&["kubelet-stop", &nodes[1]]);
@@ -52,6 +59,7 @@ impl Drop for Restart {
 
 #[test]
 fn doctor_knows_nodes_and_rights() {
+    let _alone = NODES.lock().unwrap_or_else(PoisonError::into_inner);
     let (ns, nodes) = (Namespace::new(), nodes());
     let output = knark(&["doctor", "--tracer-namespace", &ns.name, "-o", "json"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", seen(&output));
