@@ -62,6 +62,12 @@ impl Progress {
         if busy.is_empty() {
             return String::new();
         }
+        // In local mode the only node has no name.
+        if let [only] = busy.as_slice()
+            && let Some(phase) = only.strip_prefix(' ')
+        {
+            return phase.to_owned();
+        }
         format!("{ready}/{} nodes ready: {}", self.nodes.len(), busy.join(", "))
     }
 }
@@ -77,6 +83,10 @@ mod tests {
         progress.set(1, "knark-2", None);
         assert_eq!(progress.text(), "1/2 nodes ready: knark-1 pulling the image");
         progress.set(0, "knark-1", None);
+        assert_eq!(progress.text(), "");
+        progress.set(0, "", Some("attaching probes"));
+        assert_eq!(progress.text(), "attaching probes");
+        progress.set(0, "", None);
         assert_eq!(progress.text(), "");
     }
 }
