@@ -162,18 +162,21 @@ fn role(text: &mut String, kind: &str, name: &str, namespace: Option<&str>, plac
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::rbac::v1::Role;
+    use k8s_openapi::api::rbac::v1::{ClusterRole, Role};
 
     use super::*;
 
     #[test]
     fn the_roles_are_valid_yaml() {
         let text = yaml("kube-system", "prod", false);
-        let roles: Vec<Role> = text.split("---\n").skip(1).map(|document| serde_yaml::from_str(document).unwrap()).collect();
-        let names: Vec<_> = roles.iter().map(|role| role.metadata.name.clone().unwrap()).collect();
-        assert_eq!(names, ["knark-tracers", "knark-targets", "knark-nodes"]);
-        assert_eq!(roles[1].metadata.namespace.as_deref(), Some("prod"));
-        let granted = roles[0].rules.as_ref().unwrap();
+        let documents: Vec<_> = text.split("---\n").skip(1).collect();
+        let [tracers, targets, nodes] = documents[..] else { panic!("{text}") };
+        let tracers: Role = serde_yaml::from_str(tracers).unwrap();
+        let targets: Role = serde_yaml::from_str(targets).unwrap();
+        let nodes: ClusterRole = serde_yaml::from_str(nodes).unwrap();
+        assert_eq!(targets.metadata.namespace.as_deref(), Some("prod"));
+        assert_eq!((nodes.metadata.name.as_deref(), nodes.metadata.namespace), (Some("knark-nodes"), None));
+        let granted = tracers.rules.unwrap();
         assert!(granted.iter().any(|rule| rule.resources.as_ref().unwrap() == &["pods/exec"] && rule.verbs == ["get", "create"]));
         assert!(yaml("a", "b", true).contains("kind: ClusterRole\nmetadata:\n  name: knark-targets\nrules:"));
     }
