@@ -4,6 +4,7 @@
 #   kernel   the probes on this machine's kernel: needs root
 #   cluster  the plugin on a real two-node Kubernetes on this machine: needs root
 # The cluster is brought up and taken down again, unless it was up before.
+# All of Cargo's calls are for all packages: each choice of packages would build the dependencies anew.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
@@ -27,27 +28,24 @@ pure() {
     step "the plugin for $target" cargo-zigbuild check --quiet -p knark-specs -p kubectl-knark --target "$target"
   done
   step "the tracer for arm64" cargo-zigbuild check --quiet -p knark-tracer --target aarch64-unknown-linux-musl
-  step "pure tests" cargo test -p knark-specs -p kubectl-knark
-  cargo build --quiet -p kubectl-knark -p knark-tracer
-  step "commands" cargo test -p knark-tests --test cli --test replay
+  step "unit tests" cargo test --lib --bins
+  step "commands" cargo test --test cli --test replay --test krew
 }
 
 kernel() {
-  cargo build --quiet -p kubectl-knark -p knark-tracer
-  step "probes" as_root cargo test -p knark-abi -p knark-tracer
-  step "local traces" as_root cargo test -p knark-tests --test local --test balance -- --test-threads 1
+  step "probes" as_root cargo test --test probes
+  step "local traces" as_root cargo test --test local --test balance -- --test-threads 1
 }
 
 cluster() {
   tests/setup.sh cluster
-  cargo build --quiet -p kubectl-knark
   step "the tracer's image" tests/image.sh
   local was_up=
   tests/cluster/cluster status > /dev/null 2>&1 && was_up=1
   step "cluster up" tests/cluster/cluster up
   [[ $was_up ]] || trap 'tests/cluster/cluster down' EXIT
   tests/cluster/cluster load "$(tests/image.sh path)"
-  step "end to end" as_root cargo test -p knark-tests --test 'cluster_*' -- --test-threads 2
+  step "end to end" as_root cargo test --test 'cluster_*' -- --test-threads 2
 }
 
 # step NAME COMMAND...: says what is being done, and how long it took.

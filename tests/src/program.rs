@@ -6,10 +6,9 @@ use std::{
     sync::OnceLock,
 };
 
-/// The plugin, built once per test binary: Cargo builds no other package's programs by itself.
+/// The plugin.
 pub fn plugin() -> Command {
-    static PLUGIN: OnceLock<PathBuf> = OnceLock::new();
-    let mut command = Command::new(PLUGIN.get_or_init(|| build("kubectl-knark", "kubectl-knark")));
+    let mut command = Command::new(program("kubectl-knark"));
     // What the machine's user has set must not matter.
     for variable in ["KUBECONFIG", "KNARK_IMAGE", "KNARK_TRACER", "NO_COLOR", "CLICOLOR_FORCE", "COLUMNS"] {
         command.env_remove(variable);
@@ -18,10 +17,9 @@ pub fn plugin() -> Command {
     command
 }
 
-/// The tracer, likewise.
+/// The tracer.
 pub fn tracer() -> PathBuf {
-    static TRACER: OnceLock<PathBuf> = OnceLock::new();
-    TRACER.get_or_init(|| build("knark-tracer", "knark-tracer")).clone()
+    program("knark-tracer")
 }
 
 /// What a person would see: exit status, standard output and standard error.
@@ -41,15 +39,23 @@ pub fn check(output: &Output, want: &str) {
     assert!(got == want, "--- got\n{got}\n--- want\n{want}");
 }
 
+/// A program of the workspace, built once per test: Cargo builds no other package's programs by itself. Built together, as
+/// the tests were: for each choice of packages Cargo builds the dependencies anew.
 #[expect(clippy::expect_used, clippy::panic, reason = "a test has no better way to end")]
-fn build(package: &str, program: &str) -> PathBuf {
-    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
-    let built = Command::new(env!("CARGO")).args(["build", "--quiet", "--profile", profile, "--package", package]).status();
-    assert!(built.is_ok_and(|status| status.success()), "building {package} failed");
-    // target/PROFILE/deps/TEST
-    let test = std::env::current_exe().expect("the test's own path");
-    let Some(folder) = test.parent().and_then(|deps| deps.parent()) else {
-        panic!("{} lies in no target folder", test.display())
-    };
-    folder.join(program)
+fn program(name: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--bins", "--profile", profile]).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        let built = build.status();
+        assert!(built.is_ok_and(|status| status.success()), "building the programs failed");
+        // target/PROFILE/deps/TEST
+        let test = std::env::current_exe().expect("the test's own path");
+        let Some(folder) = test.parent().and_then(|deps| deps.parent()) else {
+            panic!("{} lies in no target folder", test.display())
+        };
+        folder.to_owned()
+    });
+    folder.join(name)
 }
