@@ -40,6 +40,7 @@ archive() {
   cargo zigbuild --release --target "$triple" "${packages[@]}"
   local stage
   stage=$(mktemp -d)
+  chmod 755 "$stage"
   cp LICENSE README.md "${extras[@]}" "${programs[@]/#/$target/$triple/release/}" "$stage/"
   tar --create --sort=name --owner=0 --group=0 --numeric-owner --mtime="@${SOURCE_DATE_EPOCH:-0}" --directory "$stage" . |
     gzip --no-name --best > "$(file "$1")"
