@@ -120,7 +120,7 @@ impl Btf {
         let mut id = self.named(STRUCT, of).or_else(|_| self.named(UNION, of))?;
         let mut bits = 0_u32;
         for name in path.split('.') {
-            let mut budget = 100_000;
+            let mut budget = 8_000;
             let (at, ty) = self.member(id, name.as_bytes(), 0, &mut budget).ok_or_else(missing)?;
             bits = bits.checked_add(at).ok_or(Error::Damaged)?;
             id = ty;
@@ -293,7 +293,7 @@ mod tests {
             assert!(Btf::parse(whole[..len].to_vec()).is_err(), "cut off at {len}");
         }
         for at in 0..whole.len() {
-            for value in [0, 1, 0x7f, 0x80, 0xff] {
+            for value in [0, 0x7f, 0xff] {
                 let mut bad = whole.clone();
                 bad[at] = value;
                 if let Ok(btf) = Btf::parse(bad) {
