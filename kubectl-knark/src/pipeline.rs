@@ -49,7 +49,7 @@ pub async fn run(
     signals: &mut mpsc::Receiver<()>,
     options: Options,
 ) -> anyhow::Result<Ended> {
-    let output = Output::to(std::io::stdout());
+    let mut output = Output::to(std::io::stdout());
     let live = options.live;
     let mut flow = Flow::new(options);
     let mut tick = tokio::time::interval(TICK);
@@ -80,6 +80,9 @@ pub async fn run(
                 Ok(room) => room.send(std::mem::take(&mut flow.out)),
                 Err(_) => flow.unread = true,
             },
+        }
+        if flow.out.capacity() == 0 {
+            flow.out = output.spare();
         }
         if flow.unread {
             flow.out.clear();
@@ -135,7 +138,7 @@ impl Ended {
             },
         }
         if flow.began.is_some() && !flow.unread {
-            eprint!("{}", summary::text(&summary.summary));
+            crate::exit::say(&summary::text(&summary.summary));
         }
         Ok(match () {
             () if flow.failed => Exit::Failed,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use knark_specs::{
     event::{Event, Summary},
-    frame::{Ending, Hello, Pod, Up},
+    frame::{Batch, Ending, Hello, Pod, Up},
 };
 
 use super::{Options, merge::Merge, node::Node, progress::Progress, summary};
@@ -117,22 +117,7 @@ impl Flow {
         let node = self.node(number);
         match message {
             Up::Hello(hello) => self.welcome(number, &hello, now),
-            Up::Batch(batch) => {
-                let Some(assembler) = &mut node.assembler else {
-                    anyhow::bail!("node {}: events came before the tracer's Hello: not a tracer of this version", node.name);
-                };
-                let mut events = Vec::new();
-                let fed = assembler.feed(&batch, |event| events.push(event));
-                node.received += events.len() as u64;
-                for end in [events.first(), events.last()].into_iter().flatten() {
-                    node.tell(end.boot_ns);
-                }
-                let node = &self.nodes[at];
-                for event in events {
-                    self.merge.push(at, node.here(event.boot_ns), event, now);
-                }
-                fed.with_context(|| format!("node {}: batch {}", node.name, batch.seq))?;
-            }
+            Up::Batch(batch) => self.unpack(at, &batch, now)?,
             Up::Status(status) => {
                 let watermark_ns = status.watermark_ns;
                 node.count(status);
@@ -155,6 +140,28 @@ impl Flow {
             Up::Challenge { .. } | Up::Refuse { .. } => {}
         }
         Ok(())
+    }
+
+    /// Shows each event before the next is made where it can be, which keeps memory small and warm.
+    fn unpack(&mut self, at: usize, batch: &Batch, now: Instant) -> anyhow::Result<()> {
+        let node = &mut self.nodes[at];
+        let Some(mut assembler) = node.assembler.take() else {
+            anyhow::bail!("node {}: events came before the tracer's Hello: not a tracer of this version", node.name);
+        };
+        let mut shown = Ok(());
+        let fed = assembler.feed(batch, |event| {
+            let node = &mut self.nodes[at];
+            node.received += 1;
+            node.tell(event.boot_ns);
+            let time_ns = node.here(event.boot_ns);
+            self.merge.push(at, time_ns, event, now);
+            if shown.is_ok() {
+                shown = self.release(now);
+            }
+        });
+        self.nodes[at].assembler = Some(assembler);
+        fed.with_context(|| format!("node {}: batch {}", self.nodes[at].name, batch.seq))?;
+        shown
     }
 
     fn welcome(&mut self, number: u32, hello: &Hello, now: Instant) {

@@ -18,6 +18,8 @@ const CHUNKS: usize = 4;
 pub struct Output {
     /// Where a chunk goes; closed when writing failed.
     pub chunks: mpsc::Sender<Vec<u8>>,
+    /// Chunks that were written, to be filled again.
+    spares: mpsc::Receiver<Vec<u8>>,
     writer: JoinHandle<io::Result<()>>,
 }
 
@@ -25,14 +27,23 @@ impl Output {
     /// Starts the writer.
     pub fn to(mut sink: impl Write + Send + 'static) -> Self {
         let (chunks, mut received) = mpsc::channel::<Vec<u8>>(CHUNKS);
+        let (written, spares) = mpsc::channel(CHUNKS);
         let writer = std::thread::spawn(move || {
-            while let Some(chunk) = received.blocking_recv() {
+            while let Some(mut chunk) = received.blocking_recv() {
                 sink.write_all(&chunk)?;
                 sink.flush()?;
+                chunk.clear();
+                // Nobody needs it back at the end.
+                let _ = written.try_send(chunk);
             }
             Ok(())
         });
-        Self { chunks, writer }
+        Self { chunks, spares, writer }
+    }
+
+    /// An empty chunk.
+    pub fn spare(&mut self) -> Vec<u8> {
+        self.spares.try_recv().unwrap_or_default()
     }
 
     /// Waits until all is written.

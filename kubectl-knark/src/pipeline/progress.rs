@@ -53,7 +53,7 @@ impl Progress {
     }
 
     fn say(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| crate::exit::say(&format!("{text}\n")));
     }
 
     fn text(&self) -> String {
