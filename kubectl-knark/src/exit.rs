@@ -1,6 +1,6 @@
 //! Exit statuses, as the README lists them.
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use crate::render::escape;
 
@@ -43,8 +43,18 @@ impl UsageError {
     }
 }
 
+/// Tells the user of something that went wrong beside what the exit status tells.
+pub fn warn(error: &anyhow::Error) {
+    say(&format!("warning: {}\n", escape::lines(&format!("{error:#}"))));
+}
+
+/// Writes to stderr. A terminal that has gone must not keep the pods from being removed, as the panic of `eprintln!` would.
+pub fn say(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
 /// Tells the user what went wrong, with its causes, and which status that makes.
 pub fn report(error: &anyhow::Error) -> Exit {
-    eprintln!("error: {}", escape::lines(&format!("{error:#}")));
+    say(&format!("error: {}\n", escape::lines(&format!("{error:#}"))));
     if error.is::<UsageError>() { Exit::Usage } else { Exit::Failed }
 }

@@ -314,7 +314,7 @@ fn file_of(frame: &frame::File<'_>, aarch64: bool) -> event::File {
         inode: frame.inode,
         device: frame.device.map(device),
         result: frame.result,
-        error: (frame.result < 0).then(|| errno_name(-frame.result)),
+        error: (frame.result < 0).then(|| errno_name(frame.result.saturating_neg())),
     }
 }
 

@@ -201,7 +201,7 @@ fn drain(tracer: &mut Tracer, probes: &mut Probes) -> Result<Drained, EngineErro
 
 /// Takes all that is left in the ring, as long as the plugin makes room for it, and draws the final balance.
 fn empty(tracer: &mut Tracer, probes: &mut Probes) -> Result<Status, EngineError> {
-    let until = Instant::now() + EMPTYING;
+    let mut until = Instant::now() + EMPTYING;
     tracer.hold.abandon();
     loop {
         // Counted before the ring is emptied: what comes later must not be missed in the sum.
@@ -220,6 +220,8 @@ fn empty(tracer: &mut Tracer, probes: &mut Probes) -> Result<Status, EngineError
         }
         if drained.taken == 0 {
             std::thread::sleep(BUSY);
+        } else {
+            until = Instant::now() + EMPTYING;
         }
     }
 }

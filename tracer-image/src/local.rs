@@ -10,7 +10,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -23,7 +23,7 @@ use crate::{
     session::{Incoming, Session},
 };
 
-/// How long the last word may take.
+/// How long the plugin may stand still before the last word is out.
 const GOODBYE: Duration = Duration::from_secs(5);
 
 /// Traces until the plugin says stop or closes its end.
@@ -60,11 +60,8 @@ pub fn run(key: VerifyingKey) -> anyhow::Result<()> {
         (_, true) => Some(Ending::Orphaned),
         _ => None,
     };
-    let result = Engine { outbox, commands: wishes, ending, own_pod: None }.run();
+    let result = Engine { outbox: Arc::clone(&outbox), commands: wishes, ending, own_pod: None }.run();
     // The last word is on its way, unless nobody reads.
-    let until = Instant::now() + GOODBYE;
-    while !gone.load(Ordering::Relaxed) && !writer.is_finished() && Instant::now() < until {
-        thread::sleep(Duration::from_millis(5));
-    }
+    outbox.linger(GOODBYE, || gone.load(Ordering::Relaxed) || writer.is_finished());
     result.context("tracing").map(|_| ())
 }

@@ -101,6 +101,23 @@ impl Outbox {
         self.changed.notify_all();
     }
 
+    /// How much has not been acknowledged, in bytes.
+    pub fn unacknowledged(&self) -> usize {
+        self.lock().bytes
+    }
+
+    /// Waits until `done`, as long as the other side goes on acknowledging: a slow reader may take its time, a dead one not.
+    pub fn linger(&self, patience: Duration, done: impl Fn() -> bool) {
+        let (mut left, mut until) = (self.unacknowledged(), Instant::now() + patience);
+        while !done() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+            let now = self.unacknowledged();
+            if now != std::mem::replace(&mut left, now) {
+                until = Instant::now() + patience;
+            }
+        }
+    }
+
     /// Forgets what arrived.
     pub fn ack(&self, seq: u64) {
         let mut state = self.lock();

@@ -13,7 +13,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -35,7 +35,7 @@ const MAX_STRANGERS: usize = 8;
 const GREETING: Duration = Duration::from_secs(5);
 /// How much longer than the grace time the first connection may take (ns): the plugin must first learn that the pod runs.
 const FIRST_WORD: u64 = 20_000_000_000;
-/// How long the last word may take.
+/// How long the plugin may stand still before the last word is out.
 const GOODBYE: Duration = Duration::from_secs(5);
 
 /// The address that [`run`] listens on.
@@ -68,10 +68,9 @@ pub fn run(key: VerifyingKey, grace: Duration) -> anyhow::Result<()> {
         }
     };
     let own_pod = std::env::var("KNARK_POD_UID").ok().filter(|uid| !uid.is_empty());
-    let result = Engine { outbox, commands: wishes, ending, own_pod }.run();
-    let until = Instant::now() + GOODBYE;
-    while !matches!(result, Ok(Ending::Orphaned)) && !received.load(Ordering::Relaxed) && Instant::now() < until {
-        thread::sleep(Duration::from_millis(20));
+    let result = Engine { outbox: Arc::clone(&outbox), commands: wishes, ending, own_pod }.run();
+    if !matches!(result, Ok(Ending::Orphaned)) {
+        outbox.linger(GOODBYE, || received.load(Ordering::Relaxed));
     }
     result.context("tracing").map(|_| ())
 }

@@ -25,8 +25,9 @@ use super::{
 };
 use crate::{exit::UsageError, source::Input};
 
-/// How much later than `--for` the cluster itself ends the pods.
-const BEYOND_FOR: Duration = Duration::from_mins(1);
+/// How much later than `--for` the cluster itself ends the pods: that counts from their start, before images are pulled, and
+/// `--for` from when all nodes stream.
+const BEYOND_FOR: Duration = Duration::from_mins(30);
 /// When it does without `--for`.
 const DEADLINE: Duration = Duration::from_hours(1);
 

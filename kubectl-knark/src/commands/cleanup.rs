@@ -50,7 +50,7 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
     let leftovers = Leftovers { namespace: args.tracer_namespace, session: args.session, user };
     let found = leftovers.find(&cluster).await?;
     if found.is_empty() {
-        eprintln!("No tracer pods found");
+        crate::exit::say("No tracer pods found\n");
         return Ok(Exit::Done);
     }
     for leftover in &found {

@@ -105,7 +105,7 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
     } else {
         Box::pin(in_cluster(&args, recorder, &mut signals)).await
     };
-    if let (Err(_), Some(file)) = (&traced, &args.record) {
+    if let Some(file) = &args.record {
         crate::record::discard_empty(file);
     }
     traced
@@ -150,7 +150,8 @@ async fn in_cluster(args: &Args, recorder: Option<Recorder>, signals: &mut mpsc:
     let hurried = ended.as_ref().is_ok_and(pipeline::Ended::is_hurried);
     let removed = async {
         if hurried {
-            running.remover().remove().await?;
+            // What this can't remove, the regular end tries again.
+            let _ = running.remover().remove().await;
         }
         running.finish().await
     };
@@ -162,6 +163,9 @@ async fn in_cluster(args: &Args, recorder: Option<Recorder>, signals: &mut mpsc:
     };
     // A slow reader of the output doesn't keep pods in the cluster.
     let (removed, shown) = tokio::join!(removed, shown);
+    if let (Err(_), Err(left)) = (&shown, &removed) {
+        crate::exit::warn(left);
+    }
     let exit = shown?;
     removed?;
     Ok(exit)

@@ -89,7 +89,14 @@ impl Node {
         if missing > 0 {
             *lost.entry(Stage::Stream.name().to_owned()).or_default() += missing;
         }
-        NodeSums { node: self.name.clone(), seen, shown: self.shown, filtered, lost, incomplete: self.assembler.is_some() && !self.said_bye }
+        NodeSums {
+            node: self.name.clone(),
+            seen,
+            shown: self.shown,
+            filtered,
+            lost,
+            incomplete: self.assembler.is_some() && !self.said_bye,
+        }
     }
 }
 
