@@ -104,6 +104,20 @@ impl Node {
 mod tests {
     use super::*;
 
+    fn streaming() -> Node {
+        let hello = Hello {
+            version: String::new(),
+            kernel: String::new(),
+            arch: String::new(),
+            probes: Vec::new(),
+            realtime_offset_ns: 0,
+            hostname: String::new(),
+        };
+        let mut node = Node::default();
+        node.greet(&hello);
+        node
+    }
+
     fn lost(stage: &str, n: u64) -> BTreeMap<String, u64> {
         [(stage.to_owned(), n)].into()
     }
@@ -111,7 +125,7 @@ mod tests {
     #[test]
     fn sums_add_up() {
         let status = Status { seen: 10, filtered: 1, sent: 7, lost: vec![(Stage::Ring, 2)], ..Status::default() };
-        let node = Node { received: 7, shown: 4, discarded: 3, said_bye: true, status, ..Node::default() };
+        let node = Node { received: 7, shown: 4, discarded: 3, said_bye: true, status, ..streaming() };
         let want = NodeSums { seen: 10, shown: 4, filtered: 4, lost: lost("ring", 2), ..NodeSums::default() };
         assert_eq!(node.sums(), want);
     }
@@ -119,7 +133,7 @@ mod tests {
     #[test]
     fn what_never_arrived_is_lost() {
         let status = Status { seen: 10, sent: 8, held: 2, ..Status::default() };
-        let node = Node { received: 5, shown: 5, status, ..Node::default() };
+        let node = Node { received: 5, shown: 5, status, ..streaming() };
         let want = NodeSums { seen: 10, shown: 5, lost: lost("stream", 5), incomplete: true, ..NodeSums::default() };
         assert_eq!(node.sums(), want);
     }
@@ -127,7 +141,7 @@ mod tests {
     #[test]
     fn events_may_arrive_after_the_last_counters() {
         let status = Status { seen: 3, sent: 3, ..Status::default() };
-        let node = Node { received: 9, shown: 9, status, ..Node::default() };
+        let node = Node { received: 9, shown: 9, status, ..streaming() };
         assert_eq!(node.sums(), NodeSums { seen: 9, shown: 9, incomplete: true, ..NodeSums::default() });
     }
 }
