@@ -37,7 +37,7 @@ impl Trace {
         // Nothing says from outside that the probes are there but the first event; the load stops as it comes.
         let ready = folder.path().join("ready");
         std::fs::write(&ready, "").unwrap();
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + Duration::from_mins(1);
         let mut before = 0;
         while before == 0 {
             assert!(load("open", 1, ready.to_str().unwrap()).status().unwrap().success());
