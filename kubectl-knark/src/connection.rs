@@ -91,11 +91,11 @@ pub async fn drive(
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ack.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut heard = Instant::now();
+    // The other side may have said its last word and gone: what it sent is still to be read, and its end says the rest.
+    let mut deaf = false;
     macro_rules! send {
         ($message:expr) => {
-            if let Err(error) = write(&mut to, &$message).await {
-                return Ok(End::Cut(error.to_string()));
-            }
+            deaf = deaf || write(&mut to, &$message).await.is_err();
         };
     }
     loop {

@@ -68,7 +68,7 @@ impl Trace {
         let lost = number(&sums["lost"]);
         assert_eq!(number(&node["seen"]), number(&node["shown"]) + number(&node["filtered"]) + lost, "{sums}");
         assert_eq!(number(&sums["shown"]), self.before + lines.len() as u64, "{sums}");
-        assert_eq!(output.status.code(), Some(if lost > 0 { 3 } else { 0 }), "{sums}");
+        assert_eq!(output.status.code(), Some(if lost > 0 { 3 } else { 0 }), "{sums} {}", seen(&output));
         (lines, sums.clone())
     }
 }

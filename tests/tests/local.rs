@@ -124,7 +124,7 @@ fn delivered_and_lost_are_what_was_made() {
         let (shown, lost) = (sums["shown"].as_u64().unwrap(), sums["lost"].as_u64().unwrap());
         // Of the slow ones at the beginning, those before the probes were attached are missing.
         assert!((MADE..=MADE + 100).contains(&(shown + lost)), "{ring}: {sums}");
-        assert_eq!(status, Some(if lost > 0 { 3 } else { 0 }), "{ring}: {sums}");
+        assert_eq!(status, Some(if lost > 0 { 3 } else { 0 }), "{ring}: {sums}\n{}", trace.stderr());
         assert!(ring != "16K" || lost > 0, "a buffer of {ring} lost nothing: {sums}");
     }
 }
