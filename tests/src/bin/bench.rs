@@ -42,7 +42,7 @@ fn everything() -> Result<()> {
 
     println!("| figure | alone | knark | bpftrace | knark added | bpftrace added |");
     println!("|---|---|---|---|---|---|");
-    let elsewhere = ["trace", "--local", "--cgroup", "/no-such-cgroup"];
+    let elsewhere = ["trace", "--local", "--comm", "no-such-name"];
     let here = ["trace", "--local", "--comm", "bench-load", "-o", "json"];
     let other = r#"tracepoint:syscalls:sys_enter_openat { if (str(args->filename) == "/no/such/file") { printf("%s\n", str(args->filename)); } }"#;
     let same = r#"tracepoint:syscalls:sys_enter_openat /comm == "bench-load"/ { printf("%s %d\n", str(args->filename), pid); }"#;
@@ -270,8 +270,11 @@ fn family(pid: u32) -> Vec<u32> {
     let mut pids = vec![pid];
     let mut at = 0;
     while let Some(parent) = pids.get(at).copied() {
-        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
-        pids.extend(children.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        // A child belongs to the thread that made it.
+        for thread in fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten() {
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            pids.extend(children.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
         at += 1;
     }
     pids
@@ -282,7 +285,10 @@ fn bpf_descriptors(pid: u32) -> usize {
     entries
         .flatten()
         .filter_map(|entry| fs::read_link(entry.path()).ok())
-        .filter(|link: &PathBuf| link.ends_with("anon_inode:[perf_event]") || link.to_string_lossy().contains("perf_event"))
+        .filter(|link: &PathBuf| {
+            link.ends_with("anon_inode:[perf_event]")
+                || ["perf_event", "bpf"].iter().any(|what| link.to_string_lossy().contains(what))
+        })
         .count()
 }
 
