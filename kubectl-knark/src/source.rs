@@ -9,7 +9,7 @@ pub enum Input {
     Node {
         /// Its number from now on.
         node: u32,
-        /// Its name; in local mode the host's.
+        /// Its name; empty in local mode, until Hello tells the host's.
         name: String,
     },
     /// What that node is doing meanwhile, for the progress line: `scheduling`, `pulling the image`, `attaching probes`.
