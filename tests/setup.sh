@@ -33,8 +33,10 @@ tracer() {
     "/usr/lib/llvm-$llvm/lib/libLLVMCore.a:llvm-$llvm-dev" "/usr/lib/llvm-$llvm/lib/libPolly.a:libpolly-$llvm-dev"
   targets x86_64-unknown-linux-musl
   # core is compiled for the BPF target from its source, which only nightly does.
-  if [[ ! -d $(RUSTUP_AUTO_INSTALL=0 rustc +nightly --print sysroot 2> /dev/null)/lib/rustlib/src/rust/library/core ]]; then
-    install_as "rust-src for the nightly toolchain" rustup toolchain install nightly --profile minimal --component rust-src
+  local nightly
+  nightly=$(sed -n 's/^channel = "\(.*\)"/\1/p' tracer-ebpf/rust-toolchain.toml)
+  if [[ ! -d $(RUSTUP_AUTO_INSTALL=0 rustc "+$nightly" --print sysroot 2> /dev/null)/lib/rustlib/src/rust/library/core ]]; then
+    install_as "Rust $nightly with its source" rustup toolchain install "$nightly" --profile minimal --component rust-src
   fi
   local folder=$cache/bpf-linker-$bpf_linker
   # Both names of the prefix are needed: one is read by bpf-linker, one by the LLVM crate below it. `/` has no
