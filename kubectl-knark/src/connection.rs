@@ -71,13 +71,15 @@ pub enum ConnectionError {
     Packet(#[from] PacketError),
 }
 
-/// Speaks with a tracer until the connection ends. `last_seq` is the last batch that was passed on, over all connections.
+/// Speaks with a tracer until the connection ends. `last_seq` is the last batch that was passed on, over all connections;
+/// `contact` is when either side last got something through to the other.
 pub async fn drive(
     node: u32,
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut session: Session,
     last_seq: &mut u64,
+    contact: &mut Instant,
     out: &mpsc::Sender<Input>,
 ) -> Result<End, ConnectionError> {
     let started = Instant::now();
@@ -96,6 +98,9 @@ pub async fn drive(
     macro_rules! send {
         ($message:expr) => {
             deaf = deaf || write(&mut to, &$message).await.is_err();
+            if !deaf {
+                *contact = Instant::now();
+            }
         };
     }
     loop {
@@ -109,6 +114,7 @@ pub async fn drive(
                     Err(error) => return Ok(End::Cut(error.to_string())),
                 };
                 heard = Instant::now();
+                *contact = heard;
                 decoder.push(&buffer[..length]);
                 while let Some(message) = decoder.next::<Up>()? {
                     match message {

@@ -1,6 +1,11 @@
 //! `--local`: the tracer as a child of the plugin, speaking the same frames over pipes.
 
-use std::{path::PathBuf, process::Stdio, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    process::Stdio,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
@@ -66,7 +71,7 @@ async fn follow(
     session: Session,
     out: &mpsc::Sender<Input>,
 ) -> anyhow::Result<()> {
-    let end = connection::drive(0, from, to, session, &mut 0, out).await?;
+    let end = connection::drive(0, from, to, session, &mut 0, &mut Instant::now(), out).await?;
     // `drive` has dropped the pipes: a tracer that still lives sees that the plugin has gone.
     let status = match tokio::time::timeout(PATIENCE, child.wait()).await {
         Ok(status) => status.context("waiting for the tracer")?,

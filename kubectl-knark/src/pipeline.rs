@@ -91,9 +91,9 @@ pub async fn run(
             stopping.get_or_insert_with(Instant::now);
             stop.send_if_modified(|stop| !std::mem::replace(stop, true));
         }
-        // A long backlog is no reason to give up.
-        let quiet = stopping.is_some_and(|since| since.max(flow.heard).elapsed() > PATIENCE);
-        if hurry || live && quiet {
+        // A long backlog is no reason to give up; a recording has no last words to wait for.
+        let quiet = stopping.is_some_and(|since| !live || since.max(flow.heard).elapsed() > PATIENCE);
+        if hurry || quiet {
             break;
         }
     }

@@ -7,11 +7,10 @@
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{frame::FileOp, linux::Mode};
+use crate::{frame::FileOp, linux::Mode, texts::Texts};
 
 /// The version of this schema, in every object.
 pub const SCHEMA: &str = "knark.dev/v1alpha1";
@@ -148,10 +147,10 @@ pub struct Process {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exe_b64: Option<String>,
     /// The arguments, the program's name first.
-    pub args: Vec<String>,
+    pub args: Texts,
     /// Bytes of all arguments, where one isn't UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub args_b64: Option<Vec<String>>,
+    pub args_b64: Option<Texts>,
     /// How many bytes of arguments there were, where `args` holds fewer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub args_cut_from: Option<u32>,
@@ -410,19 +409,30 @@ pub struct NodeSums {
     pub incomplete: bool,
 }
 
-/// Text for a field, and the Base64 for its neighbour where the bytes aren't UTF-8.
-pub fn text(bytes: &[u8]) -> (String, Option<String>) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => (text.to_owned(), None),
-        Err(_) => (String::from_utf8_lossy(bytes).into_owned(), Some(BASE64.encode(bytes))),
+impl Event {
+    /// About how much memory it takes, in bytes, its process included.
+    pub fn bytes(&self) -> usize {
+        let Process { comm, exe, exe_b64, args, args_b64, cwd, cwd_b64, ancestors, .. } = &*self.process;
+        let texts: usize =
+            [Some(comm), Some(exe), exe_b64.as_ref(), Some(cwd), cwd_b64.as_ref()].into_iter().flatten().map(String::len).sum();
+        let ancestors: usize = ancestors.iter().map(|a| size_of::<Ancestor>() + a.comm.len() + a.exe.len()).sum();
+        let what = match &self.what {
+            What::File { file } => {
+                let paths = [Some(&file.path), file.to.as_ref()].into_iter().flatten();
+                size_of::<File>()
+                    + paths.map(|path| path.path.len() + path.path_b64.as_ref().map_or(0, String::len)).sum::<usize>()
+            }
+            What::Exec { exec } => exec.filename.len(),
+            What::Exit { .. } => 0,
+        };
+        size_of::<Self>()
+            + size_of::<Process>()
+            + texts
+            + args.bytes()
+            + args_b64.as_ref().map_or(0, Texts::bytes)
+            + ancestors
+            + what
     }
-}
-
-/// Texts for a list field, and the Base64 of all for its neighbour where one isn't UTF-8.
-pub fn texts<'b>(list: impl Iterator<Item = &'b [u8]> + Clone) -> (Vec<String>, Option<Vec<String>>) {
-    let exact = list.clone().all(|bytes| std::str::from_utf8(bytes).is_ok());
-    let b64 = (!exact).then(|| list.clone().map(|bytes| BASE64.encode(bytes)).collect());
-    (list.map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect(), b64)
 }
 
 /// The JSON Schema (draft 2020-12) of one line of `-o json`.

@@ -7,6 +7,7 @@
 //! - [`packet`]: how messages become bytes, and back.
 //! - [`assemble`]: frames in, events out.
 //! - [`path`]: joining the path that a syscall was given to the directory that it was given in.
+//! - [`texts`]: lists of texts that stay small in memory.
 //! - [`linux`]: names of the kernel's numbers: open flags, errno, signals, modes.
 
 pub mod assemble;
@@ -15,6 +16,7 @@ pub mod frame;
 pub mod linux;
 pub mod packet;
 pub mod path;
+pub mod texts;
 
 /// The version of the stream between plugin and tracer. Both must speak the same one; fields may be added within a version.
 pub const PROTOCOL: u32 = 1;

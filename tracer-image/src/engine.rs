@@ -1,24 +1,23 @@
 //! The tracer's heart: takes records from the kernel, decides, names, encodes, and hands batches to the outbox.
 
+mod plan;
+
 use std::{
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
-use knark_specs::frame::{Ending, Hello, HostFilter, Plan, PodVerdict, Probe, Stage, Status, Target, Up};
-
-use rustc_hash::FxHashSet;
+use knark_specs::frame::{Ending, Hello, Plan, PodVerdict, Probe, Stage, Status, Up};
 
 use crate::{
     batch,
-    bpf::{self, AttachError, Events, MapError, Options, ProbeState, Probes, Record, Scope},
+    bpf::{self, AttachError, MapError, ProbeState, Probes, Record},
     clock,
     containers::{Containers, Decision},
     encode,
     hold::Hold,
     outbox::Outbox,
     processes::Processes,
-    procfs,
 };
 
 /// Pause between looks at the ring while there are events: far below the time that fills it.
@@ -97,10 +96,10 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
                 return Ok(self.bye(reason, Status::default()));
             }
         };
-        let mut probes = Probes::attach(&options(&plan))?;
-        add_processes(&plan, &mut probes)?;
+        let mut probes = Probes::attach(&plan::options(&plan))?;
+        plan::add_processes(&plan, &mut probes)?;
         let hierarchy = bpf::hierarchy().map_err(|e| EngineError::Io("finding the cgroup hierarchy".into(), e))?;
-        check_cgroups(&plan, &hierarchy)?;
+        plan::check_cgroups(&plan, &hierarchy)?;
         let mut tracer = Tracer {
             containers: Containers::new(plan.target.clone(), hierarchy, self.own_pod.clone()),
             outbox: Arc::clone(&self.outbox),
@@ -365,69 +364,6 @@ fn is_event(plan: &Plan, record: &Record<'_>) -> bool {
         Record::Exit(_) => plan.exit,
         Record::ExecArgs(_) | Record::CgroupMkdir(_) | Record::CgroupRmdir(_) => false,
     }
-}
-
-fn options(plan: &Plan) -> Options {
-    let host = match &plan.target {
-        Target::Host(filter) => filter.clone(),
-        Target::Everything | Target::Pods { .. } => HostFilter::default(),
-    };
-    let comm = |name: &String| {
-        let mut comm = [0; 16];
-        let length = name.len().min(15);
-        comm[..length].copy_from_slice(&name.as_bytes()[..length]);
-        comm
-    };
-    let mut options = Options {
-        scope: Scope {
-            cgroups: true,
-            tgids: !host.pids.is_empty(),
-            comms: host.comms.iter().map(comm).collect(),
-            exes: host.exes.iter().map(|exe| exe.as_bytes().to_vec()).collect(),
-        },
-        // Execs are always needed: they tell what the processes of other events run.
-        events: Events { exec: true, file: plan.file, exit: plan.exit },
-        ..Options::default()
-    };
-    options.exclude_tgids.extend(&plan.exclude_pids);
-    if plan.ring_bytes > 0 {
-        options.ring_bytes = plan.ring_bytes;
-    }
-    options
-}
-
-/// The processes that were asked for by pid, and the descendants that they have already.
-fn add_processes(plan: &Plan, probes: &mut Probes) -> Result<(), MapError> {
-    let Target::Host(filter) = &plan.target else { return Ok(()) };
-    let mut inside: FxHashSet<u32> = filter.pids.iter().copied().collect();
-    for pid in &inside {
-        probes.set_tgid(*pid)?;
-    }
-    // One that is forked while we look has a parent that was in already, or is found in the next round.
-    while !inside.is_empty() {
-        let children = procfs::pids().into_iter().filter(|pid| !inside.contains(pid));
-        let found: Vec<u32> = children.filter(|pid| procfs::stat(*pid).is_some_and(|stat| inside.contains(&stat.ppid))).collect();
-        if found.is_empty() {
-            break;
-        }
-        for pid in found {
-            probes.set_tgid(pid)?;
-            inside.insert(pid);
-        }
-    }
-    Ok(())
-}
-
-/// A cgroup that isn't there would be watched in vain.
-fn check_cgroups(plan: &Plan, hierarchy: &bpf::Hierarchy) -> Result<(), EngineError> {
-    let Target::Host(filter) = &plan.target else { return Ok(()) };
-    for cgroup in &filter.cgroups {
-        hierarchy.id_of(cgroup.as_bytes()).map_err(|e| {
-            let mount = hierarchy.mount.display();
-            EngineError::Io(format!("looking for the cgroup {cgroup} in {mount} (paths are as in /proc/PID/cgroup)"), e)
-        })?;
-    }
-    Ok(())
 }
 
 fn hello(probes: &Probes) -> Hello {

@@ -129,12 +129,9 @@ impl ConnectionFlags {
     }
 
     async fn config(&self) -> Result<Config, ConnectError> {
-        let kubeconfig = kubeconfig::load(self.kubeconfig.as_deref())?;
+        let mut kubeconfig = kubeconfig::load(self.kubeconfig.as_deref())?;
         if kubeconfig.contexts.is_empty() && kubeconfig.clusters.is_empty() && self.server.is_none() && self.context.is_none() {
-            return match std::env::var_os("KUBERNETES_SERVICE_HOST") {
-                Some(_) => self.in_cluster(),
-                None => Err(ConnectError::NoKubeconfig),
-            };
+            kubeconfig = kubeconfig::of_service_account().ok_or(ConnectError::NoKubeconfig)?;
         }
         let only = self.overlay(&kubeconfig)?;
         let proxied = only.clusters.iter().any(|c| c.cluster.as_ref().is_some_and(|c| c.proxy_url.is_some()));
@@ -143,12 +140,6 @@ impl ConnectionFlags {
         if !proxied && kubeconfig::is_exempt_from_proxy(config.cluster_url.host().unwrap_or_default()) {
             config.proxy_url = None;
         }
-        Ok(config)
-    }
-
-    fn in_cluster(&self) -> Result<Config, ConnectError> {
-        let mut config = Config::incluster().map_err(|error| ConnectError::InCluster(error.to_string()))?;
-        self.impersonate(&mut config.auth_info);
         Ok(config)
     }
 
@@ -235,7 +226,7 @@ impl ConnectionFlags {
         if let Some(token) = &self.token {
             // The token's type is of a crate that kube doesn't show; its serde form is open.
             let given: AuthInfo = serde_json::from_value(serde_json::json!({ "token": token }))
-                .map_err(|error| ConnectError::InCluster(error.to_string()))?;
+                .map_err(|error| ConnectError::Kubeconfig(error.to_string()))?;
             *user = AuthInfo {
                 token: given.token,
                 token_file: None,

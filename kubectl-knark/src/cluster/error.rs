@@ -39,9 +39,6 @@ pub enum ConnectError {
     /// What the kubeconfig refers to can't be used.
     #[error("the kubeconfig can't be used: {0}: mend it, or name another by --kubeconfig")]
     Kubeconfig(String),
-    /// In a pod, without what a service account gives.
-    #[error("neither a kubeconfig nor a service account could be used: {0}: pass --kubeconfig FILE")]
-    InCluster(String),
     /// The kubeconfig's way to credentials failed.
     #[error("getting credentials for {server}{}: {}: log in again, or check the user's entry in the kubeconfig", by(command.as_deref()), auth(error))]
     Credentials {

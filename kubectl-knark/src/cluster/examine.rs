@@ -1,9 +1,11 @@
 //! Asking nodes what they can do: a tracer pod on each, which runs its `doctor` verb.
 
-use anyhow::{Result, anyhow};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
 use ed25519_dalek::SigningKey;
 use futures::{StreamExt as _, stream};
-use tokio::{io::AsyncReadExt as _, sync::mpsc};
+use tokio::{io::AsyncReadExt as _, sync::mpsc, time::timeout};
 
 use super::{
     client::Cluster,
@@ -16,6 +18,10 @@ use super::{
 
 /// How many nodes are asked at once.
 const AT_ONCE: usize = 16;
+/// Images may have to be pulled first.
+const RUNNING_WITHIN: Duration = Duration::from_mins(3);
+/// A tracer looks around in a fraction of a second.
+const REPORT_WITHIN: Duration = Duration::from_secs(30);
 /// More than this is no report.
 const REPORT_AT_MOST: u64 = 1 << 20;
 
@@ -75,8 +81,14 @@ impl Examination {
     async fn ask(&self, node: &str) -> Result<String> {
         let job = self.tracers.create(node).await?;
         let (phases, _) = mpsc::channel(1);
-        let pod = self.tracers.running(&job, node, &phases).await?;
-        let (mut stdout, _stdin) = self.tracers.exec(&pod, &[BINARY, "doctor"]).await?;
+        let running = timeout(RUNNING_WITHIN, self.tracers.running(&job, node, &phases)).await;
+        let pod = running.with_context(|| format!("the tracer's pod didn't start within {} s", RUNNING_WITHIN.as_secs()))??;
+        let report = timeout(REPORT_WITHIN, self.report(&pod)).await;
+        report.with_context(|| format!("the tracer gave no report within {} s", REPORT_WITHIN.as_secs()))?
+    }
+
+    async fn report(&self, pod: &str) -> Result<String> {
+        let (mut stdout, _stdin) = self.tracers.exec(pod, &[BINARY, "doctor"]).await?;
         let mut report = String::new();
         (&mut stdout).take(REPORT_AT_MOST).read_to_string(&mut report).await?;
         if stdout.failure().is_some() || report.is_empty() {

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kube::config::{Kubeconfig, KubeconfigError};
+use kube::config::{AuthInfo, Cluster, Context, Kubeconfig, KubeconfigError, NamedAuthInfo, NamedCluster, NamedContext};
 
 use super::error::ConnectError;
 
@@ -24,6 +24,32 @@ pub fn load(flag: Option<&str>) -> Result<Kubeconfig, ConnectError> {
         .iter()
         .filter(|path| path.exists())
         .try_fold(Kubeconfig::default(), |merged, path| merged.merge(read(path)?).map_err(|error| broken(path, &error)))
+}
+
+/// In a pod without a kubeconfig: what its service account gives, so that flags override it like anything else.
+///
+/// Where it lies is part of Kubernetes' interface, see "Accessing the Kubernetes API from a Pod" in its documentation.
+pub fn of_service_account() -> Option<Kubeconfig> {
+    let [host, port] = ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"].map(|name| std::env::var(name).ok());
+    Some(service_account(&host?, &port?, Path::new("/var/run/secrets/kubernetes.io/serviceaccount")))
+}
+
+fn service_account(host: &str, port: &str, folder: &Path) -> Kubeconfig {
+    let name = "service-account".to_owned();
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let file = |name| folder.join(name).to_str().map(str::to_owned);
+    let cluster =
+        Cluster { server: Some(format!("https://{host}:{port}")), certificate_authority: file("ca.crt"), ..Cluster::default() };
+    let user = AuthInfo { token_file: file("token"), ..AuthInfo::default() };
+    let namespace = std::fs::read_to_string(folder.join("namespace")).ok().map(|text| text.trim().to_owned());
+    let context = Context { cluster: name.clone(), user: Some(name.clone()), namespace, ..Context::default() };
+    Kubeconfig {
+        current_context: Some(name.clone()),
+        contexts: vec![NamedContext { name: name.clone(), context: Some(context), ..NamedContext::default() }],
+        clusters: vec![NamedCluster { name: name.clone(), cluster: Some(cluster), ..NamedCluster::default() }],
+        auth_infos: vec![NamedAuthInfo { name, auth_info: Some(user), ..NamedAuthInfo::default() }],
+        ..Kubeconfig::default()
+    }
 }
 
 fn read(path: &Path) -> Result<Kubeconfig, ConnectError> {
@@ -87,6 +113,17 @@ mod tests {
         assert!(error.contains(file.path().to_str().unwrap()), "{error}");
         let error = load(Some("/does/not/exist")).unwrap_err().to_string();
         assert!(error.contains("/does/not/exist"), "{error}");
+    }
+
+    #[test]
+    fn a_service_account_is_a_kubeconfig() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("namespace"), "prod\n").unwrap();
+        let config = service_account("fd00::1", "443", folder.path());
+        assert_eq!(config.clusters[0].cluster.as_ref().unwrap().server.as_deref(), Some("https://[fd00::1]:443"));
+        assert_eq!(config.contexts[0].context.as_ref().unwrap().namespace.as_deref(), Some("prod"));
+        let token = config.auth_infos[0].auth_info.as_ref().unwrap().token_file.as_deref();
+        assert_eq!(token, folder.path().join("token").to_str());
     }
 
     #[test]

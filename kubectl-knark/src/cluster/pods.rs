@@ -1,7 +1,7 @@
 //! Keeping up with pods: a verdict on each one in the scope, and what the API server knows of those that are wanted.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     pin::Pin,
     sync::Arc,
 };
@@ -43,6 +43,9 @@ pub fn verdicts(known: &Known, node: &str) -> Arc<BTreeMap<String, PodVerdict>> 
     Arc::new(known.values().filter_map(verdict).collect())
 }
 
+/// While the pipeline is busy this much of what it shall be told waits; then the watch does.
+const UNTOLD: usize = 4096;
+
 /// Which pods to keep up with.
 #[derive(Debug, Clone)]
 pub struct Scope {
@@ -72,6 +75,8 @@ pub struct Pods {
     scope: Scope,
     events: Events,
     known: Known,
+    /// What of it [`Self::publish`] has passed on.
+    published: Known,
     /// The wanted pods that `out` was told of, by UID as the API server has it.
     told: BTreeMap<String, frame::Pod>,
     initial: Vec<Pod>,
@@ -92,6 +97,7 @@ impl Pods {
             scope,
             events: Box::pin(futures::stream::empty()),
             known: Known::default(),
+            published: Known::default(),
             told: BTreeMap::new(),
             initial: Vec::new(),
         };
@@ -114,50 +120,56 @@ impl Pods {
 
     /// Tells of the pods as they come and go, until nobody listens.
     pub async fn follow(mut self, known: watch::Sender<Known>, out: mpsc::Sender<Input>, landed: mpsc::Sender<Landed>) {
-        let initial = std::mem::take(&mut self.initial);
-        let mut inputs = Vec::new();
-        for pod in &initial {
-            self.apply(pod, &mut inputs);
+        let mut inputs = VecDeque::new();
+        for pod in std::mem::take(&mut self.initial) {
+            self.apply(&pod, &mut inputs);
         }
         self.publish(&known);
-        let mut fresh: Option<BTreeSet<String>> = None;
+        let mut listed: Option<BTreeSet<String>> = None;
         loop {
-            for input in inputs.drain(..) {
-                if out.send(input).await.is_err() {
-                    return;
-                }
-            }
-            let Some(event) = self.events.next().await else { return };
-            match event {
-                Ok(watcher::Event::Apply(pod)) => {
-                    let news = self.apply(&pod, &mut inputs);
-                    self.publish(&known);
-                    if let Some(news) = news {
-                        let _ = landed.send(news).await;
+            // Verdicts go out even while nobody reads what the trace shows.
+            let event = tokio::select! {
+                permit = out.reserve(), if !inputs.is_empty() => {
+                    let Ok(permit) = permit else { return };
+                    if let Some(input) = inputs.pop_front() {
+                        permit.send(input);
                     }
+                    continue;
                 }
+                event = self.events.next(), if inputs.len() < UNTOLD => event,
+            };
+            let Some(event) = event else { return };
+            let news = match event {
+                Ok(watcher::Event::Apply(pod)) => self.apply(&pod, &mut inputs),
                 Ok(watcher::Event::Delete(pod)) => {
                     self.forget(&pod.uid().unwrap_or_default(), &mut inputs);
-                    self.publish(&known);
+                    None
                 }
                 // The watch was lost and begins anew: what isn't listed again is gone.
-                Ok(watcher::Event::Init) => fresh = Some(BTreeSet::new()),
+                Ok(watcher::Event::Init) => {
+                    listed = Some(BTreeSet::new());
+                    None
+                }
                 Ok(watcher::Event::InitApply(pod)) => {
-                    fresh.get_or_insert_default().insert(pod.uid().unwrap_or_default());
-                    if let Some(news) = self.apply(&pod, &mut inputs) {
-                        let _ = landed.send(news).await;
-                    }
+                    listed.get_or_insert_default().insert(pod.uid().unwrap_or_default());
+                    self.apply(&pod, &mut inputs)
                 }
                 Ok(watcher::Event::InitDone) => {
-                    let fresh = fresh.take().unwrap_or_default();
-                    let gone: Vec<_> = self.known.keys().filter(|uid| !fresh.contains(*uid)).cloned().collect();
+                    let listed = listed.take().unwrap_or_default();
+                    let gone: Vec<_> = self.known.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
                     for uid in gone {
                         self.forget(&uid, &mut inputs);
                     }
-                    self.publish(&known);
+                    None
                 }
                 // The watcher tries again by itself, and a lost connection is told by the stream.
-                Err(_) => {}
+                Err(_) => None,
+            };
+            if listed.is_none() {
+                self.publish(&known);
+            }
+            if let Some(news) = news {
+                let _ = landed.send(news).await;
             }
         }
     }
@@ -167,7 +179,7 @@ impl Pods {
     }
 
     /// Takes over a pod's state; says when it is wanted and its node is known.
-    fn apply(&mut self, pod: &Pod, inputs: &mut Vec<Input>) -> Option<Landed> {
+    fn apply(&mut self, pod: &Pod, inputs: &mut VecDeque<Input>) -> Option<Landed> {
         let uid = pod.uid()?;
         let wanted = self.is_wanted(pod);
         let cgroup_uid = cgroup_uid(pod, &uid);
@@ -183,24 +195,34 @@ impl Pods {
         }
         let described = describe(pod, cgroup_uid);
         if self.told.get(&uid) != Some(&described) {
-            inputs.push(Input::Pod(described.clone()));
+            inputs.push_back(Input::Pod(described.clone()));
             self.told.insert(uid, described);
         }
         node_of(pod).map(|node| Landed { node, pod: format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any()) })
     }
 
-    fn forget(&mut self, uid: &str, inputs: &mut Vec<Input>) {
+    fn forget(&mut self, uid: &str, inputs: &mut VecDeque<Input>) {
         Arc::make_mut(&mut self.known).remove(uid);
         let Some(frame::Pod { uid, name, .. }) = self.told.remove(uid) else { return };
-        inputs.push(Input::PodGone { uid });
+        inputs.push_back(Input::PodGone { uid });
         if self.scope.wanted.contains(&Matcher::Name(name.clone())) {
             let text = format!("pod {name} was deleted; if another of that name starts, it is traced (Ctrl-C ends the trace)");
-            inputs.push(Input::Warning(text));
+            inputs.push_back(Input::Warning(text));
         }
     }
 
-    fn publish(&self, known: &watch::Sender<Known>) {
-        known.send_if_modified(|old| !Arc::ptr_eq(&std::mem::replace(old, Arc::clone(&self.known)), &self.known));
+    /// Brings what all watches know up to date with what this one does.
+    fn publish(&mut self, all: &watch::Sender<Known>) {
+        if Arc::ptr_eq(&self.published, &self.known) {
+            return;
+        }
+        let before = std::mem::replace(&mut self.published, Arc::clone(&self.known));
+        all.send_modify(|all| {
+            let all = Arc::make_mut(all);
+            before.keys().filter(|uid| !self.known.contains_key(*uid)).for_each(|uid| drop(all.remove(uid)));
+            let news = self.known.iter().filter(|(uid, placed)| before.get(*uid) != Some(placed));
+            all.extend(news.map(|(uid, placed)| (uid.clone(), placed.clone())));
+        });
     }
 }
 
@@ -278,6 +300,7 @@ mod tests {
             scope,
             events: Box::pin(futures::stream::empty()),
             known: Known::default(),
+            published: Known::default(),
             told: BTreeMap::new(),
             initial: Vec::new(),
         }
@@ -287,7 +310,7 @@ mod tests {
     fn every_pod_gets_a_verdict() {
         let mut pods = pods(vec![Matcher::Labels(selector::parse("app=web").unwrap())]);
         let (sender, receiver) = watch::channel(Known::default());
-        let mut inputs = Vec::new();
+        let mut inputs = VecDeque::new();
         let landed = pods.apply(&pod("u1", "web", &json!({ "app": "web" }), &json!({})), &mut inputs).unwrap();
         assert_eq!((landed.node.as_str(), landed.pod.as_str()), ("n1", "prod/web"));
         assert!(pods.apply(&pod("u2", "db", &json!({ "app": "db" }), &json!({})), &mut inputs).is_none());
@@ -303,21 +326,35 @@ mod tests {
             [("u1", true), ("u2", false), ("u3", false)]
         );
         assert_eq!(verdicts["u1"].containers, ["web"]);
-        let [Input::Pod(told)] = &inputs[..] else { panic!("{inputs:?}") };
+        let [Input::Pod(told)] = inputs.make_contiguous() else { panic!("{inputs:?}") };
         assert_eq!((told.owner_kind.as_str(), told.images["web"].as_str()), ("ReplicaSet", "nginx"));
+    }
+
+    #[test]
+    fn watches_share_what_is_known() {
+        let (all, known) = watch::channel(Known::default());
+        let (mut one, mut other) = (pods(vec![Matcher::All]), pods(vec![Matcher::All]));
+        let mut inputs = VecDeque::new();
+        one.apply(&pod("u1", "web", &json!({}), &json!({})), &mut inputs);
+        other.apply(&pod("u2", "db", &json!({}), &json!({})), &mut inputs);
+        one.publish(&all);
+        other.publish(&all);
+        one.forget("u1", &mut inputs);
+        one.publish(&all);
+        assert_eq!(known.borrow().keys().collect::<Vec<_>>(), ["u2"]);
     }
 
     #[test]
     fn nothing_is_told_twice() {
         let mut pods = pods(vec![Matcher::All]);
-        let mut inputs = Vec::new();
+        let mut inputs = VecDeque::new();
         let web = pod("u1", "web", &json!({}), &json!({}));
         pods.apply(&web, &mut inputs);
         pods.apply(&web, &mut inputs);
         assert_eq!(inputs.len(), 1);
         pods.forget("u1", &mut inputs);
         pods.forget("u1", &mut inputs);
-        assert!(matches!(&inputs[1..], [Input::PodGone { uid }] if uid == "u1"));
+        assert!(matches!(&inputs.make_contiguous()[1..], [Input::PodGone { uid }] if uid == "u1"));
     }
 
     #[test]

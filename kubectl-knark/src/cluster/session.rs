@@ -107,7 +107,7 @@ impl Session {
         let mut known: BTreeSet<String> = BTreeSet::new();
         let mut tasks = JoinSet::new();
         for node in nodes {
-            tasks.spawn(self.clone().node(known.len(), node.clone()));
+            tasks.spawn(self.clone().node(known.len(), node.clone(), None));
             known.insert(node);
         }
         while let Some(landings) = &mut landed {
@@ -118,17 +118,19 @@ impl Session {
             let Some(Landed { node, pod }) = landing else { break };
             if !known.contains(&node) {
                 let text = format!("pod {pod} starts on node {node}, where no tracer ran: its first events are not seen");
-                let _ = self.out.send(Input::Warning(text)).await;
-                tasks.spawn(self.clone().node(known.len(), node.clone()));
+                tasks.spawn(self.clone().node(known.len(), node.clone(), Some(text)));
                 known.insert(node);
             }
         }
         tasks.join_all().await;
     }
 
-    async fn node(self, number: usize, name: String) {
+    async fn node(self, number: usize, name: String, warning: Option<String>) {
         let number = u32::try_from(number).unwrap_or(u32::MAX);
         let _ = self.out.send(Input::Node { node: number, name: name.clone() }).await;
+        if let Some(text) = warning {
+            let _ = self.out.send(Input::Warning(text)).await;
+        }
         let mine = watch::Sender::new(pods::verdicts(&self.known.borrow(), &name));
         let shared =
             connection::Session { key: self.key, plan: self.plan, verdicts: mine.subscribe(), stop: self.stop.subscribe() };

@@ -1,15 +1,10 @@
 //! A tracer's stream: `pods/exec` of its `connect` verb, taken up again where it was cut.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use knark_specs::frame::Ending;
 use tokio::{
-    io::{AsyncRead, ReadBuf},
     sync::mpsc,
     time::{sleep, timeout},
 };
@@ -54,21 +49,25 @@ impl Stream<'_> {
     /// Passes on what the tracer says until its goodbye; connects again where the connection is cut.
     pub async fn follow(&self, session: Session, out: &mpsc::Sender<Input>) -> Result<()> {
         let mut ended = std::pin::pin!(self.tracers.ended(self.job));
-        let (mut last_seq, mut heard, mut wait) = (0, Instant::now(), RETRY);
+        let (mut last_seq, mut contact, mut wait) = (0, Instant::now(), RETRY);
         loop {
-            let before = heard;
-            let cut = tokio::select! {
-                attempt = self.attempt(&session, &mut last_seq, &mut heard, out) => match attempt {
-                    Ok(ending) => return check(ending, &session),
-                    Err(cut) => cut,
-                },
-                over = &mut ended => return Err(over.into()),
+            let before = contact;
+            let (attempt, over) = {
+                let mut attempt = std::pin::pin!(self.attempt(&session, &mut last_seq, &mut contact, out));
+                tokio::select! {
+                    biased;
+                    attempt = &mut attempt => (attempt, None),
+                    // What its tracer sent before may still be on the way, to a slow reader for long.
+                    over = &mut ended => (attempt.await, Some(over)),
+                }
             };
-            let why = match cut {
-                Cut::Final(error) => return Err(error),
-                Cut::Again(why) => why,
+            let why = match (attempt, over) {
+                (Ok(ending), _) => return check(ending, &session),
+                (Err(_), Some(over)) => return Err(over.into()),
+                (Err(Cut::Final(error)), None) => return Err(error),
+                (Err(Cut::Again(why)), None) => why,
             };
-            if heard.elapsed() > GRACE {
+            if contact.elapsed() > GRACE {
                 // It has ended itself by now; its pod may tell more than the connection does.
                 return Err(match timeout(FATE_WITHIN, &mut ended).await {
                     Ok(over) => over.into(),
@@ -77,7 +76,7 @@ impl Stream<'_> {
                     }
                 });
             }
-            if heard > before {
+            if contact > before {
                 wait = RETRY;
             }
             let _ = out.send(Input::Phase { node: self.number, phase: "connecting".to_owned() }).await;
@@ -93,7 +92,7 @@ impl Stream<'_> {
         &self,
         session: &Session,
         last_seq: &mut u64,
-        heard: &mut Instant,
+        contact: &mut Instant,
         out: &mpsc::Sender<Input>,
     ) -> Result<Ending, Cut> {
         let exec = timeout(GRACE, self.tracers.exec(self.pod, &[BINARY, "connect"])).await;
@@ -104,8 +103,7 @@ impl Stream<'_> {
             Ok(Err(error)) => return Err(Cut::Final(error.into())),
             Err(_) => return Err(Cut::Again("the API server gave no answer in time".to_owned())),
         };
-        let from = Heard { inner: &mut stdout, at: heard };
-        match connection::drive(self.number, from, stdin, session.clone(), last_seq, out).await {
+        match connection::drive(self.number, &mut stdout, stdin, session.clone(), last_seq, contact, out).await {
             Ok(End::Bye(ending)) => Ok(ending),
             Ok(End::Cut(why)) => Err(Cut::Again(stdout.last_words().unwrap_or(why))),
             Err(error) => Err(Cut::Final(error.into())),
@@ -123,21 +121,4 @@ fn check(ending: Ending, session: &Session) -> Result<()> {
         Ending::Failed => "the tracer failed",
     };
     Err(anyhow!(why))
-}
-
-/// Notes when something was last read.
-struct Heard<'a, R> {
-    inner: R,
-    at: &'a mut Instant,
-}
-
-impl<R: AsyncRead + Unpin> AsyncRead for Heard<'_, R> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        let before = buffer.filled().len();
-        let poll = Pin::new(&mut self.inner).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            *self.at = Instant::now();
-        }
-        poll
-    }
 }

@@ -20,7 +20,7 @@ use kube::{
     runtime::{WatchStreamExt as _, watcher},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{RwLock, mpsc, watch},
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
@@ -95,13 +95,21 @@ enum Seen {
     Gone,
 }
 
-type Pods = BTreeMap<String, Seen>;
+/// What is known of the session's pods.
+#[derive(Debug, Default)]
+struct Pods {
+    by_job: BTreeMap<String, Seen>,
+    /// Why they can't be watched.
+    refused: Option<String>,
+}
 
 /// The tracer pods of one session.
 pub struct Tracers {
     cluster: Cluster,
     template: Template,
     made: AtomicU32,
+    /// Held while a Job is being made, even if nobody waits for the answer any more: only then is it known what to remove.
+    making: Arc<RwLock<()>>,
     pods: watch::Receiver<Pods>,
     watcher: JoinHandle<()>,
 }
@@ -134,9 +142,9 @@ impl Tracers {
                 (Err(error), _) => return Err(error),
             };
         }
-        let (sender, pods) = watch::channel(Pods::new());
+        let (sender, pods) = watch::channel(Pods::default());
         let watcher = tokio::spawn(watch_pods(cluster.clone(), template.namespace.clone(), template.session.clone(), sender));
-        Ok(Self { cluster: cluster.clone(), template, made: AtomicU32::new(0), pods, watcher })
+        Ok(Self { cluster: cluster.clone(), template, made: AtomicU32::new(0), making: Arc::default(), pods, watcher })
     }
 
     /// Where the pods are.
@@ -160,8 +168,17 @@ impl Tracers {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let job = self.template.job(number, node)?;
         let api: Api<Job> = Api::namespaced(self.cluster.client.clone(), self.namespace());
+        let made = Arc::clone(&self.making).read_owned().await;
+        let created = tokio::spawn(async move {
+            let created = api.create(&PostParams::default(), &job).await;
+            drop(made);
+            created
+        });
         let doing = || format!("starting a tracer on node {node} in namespace {}", self.namespace());
-        api.create(&PostParams::default(), &job).await.map_err(|error| self.explain(doing(), error))?;
+        match created.await {
+            Ok(created) => created.map_err(|error| self.explain(doing(), error))?,
+            Err(_) => return Err(over("the request to make the tracer's Job was given up")),
+        };
         Ok(self.template.job_name(number))
     }
 
@@ -171,8 +188,12 @@ impl Tracers {
         let created = Instant::now();
         let mut said = "";
         loop {
-            let seen = pods.borrow_and_update().get(job).cloned();
+            let (seen, refused) = {
+                let pods = pods.borrow_and_update();
+                (pods.by_job.get(job).cloned(), pods.refused.clone())
+            };
             let left = match &seen {
+                None if let Some(why) = refused => return Err(TracerError::Over(why)),
                 None => POD_WITHIN.checked_sub(created.elapsed()),
                 Some(Seen::Gone) => return Err(over("the tracer's pod was deleted by someone else")),
                 Some(Seen::There(pod)) => match diagnose::state(pod) {
@@ -201,7 +222,7 @@ impl Tracers {
     pub async fn ended(&self, job: &str) -> TracerError {
         let mut pods = self.pods.clone();
         loop {
-            match pods.borrow_and_update().get(job) {
+            match pods.borrow_and_update().by_job.get(job) {
                 Some(Seen::Gone) => return over("the tracer's pod was deleted by someone else"),
                 Some(Seen::There(pod)) => {
                     if let State::Over(why) = diagnose::state(pod) {
@@ -233,6 +254,8 @@ impl Tracers {
         if made == 0 {
             return Ok(());
         }
+        // What is still being made by then ends by its own deadline.
+        let _ = timeout(GONE_WITHIN, self.making.write()).await;
         let names: Vec<_> = (0..made).map(|number| self.template.job_name(number)).collect();
         futures::future::join_all(names.iter().map(|name| self.delete(name))).await.into_iter().collect::<Result<(), _>>()?;
         let session = &self.template.session;
@@ -284,36 +307,48 @@ async fn dry_run(cluster: &Cluster, template: &Template, node: &str) -> Result<(
 }
 
 async fn watch_pods(cluster: Cluster, namespace: String, session: String, seen: watch::Sender<Pods>) {
-    let api: Api<Pod> = Api::namespaced(cluster.client, &namespace);
+    let api: Api<Pod> = Api::namespaced(cluster.client.clone(), &namespace);
     let config = watcher::Config::default().labels(&format!("{SESSION}={session}"));
     let mut events = std::pin::pin!(watcher(api, config).default_backoff());
     let mut listed: Vec<String> = Vec::new();
     while let Some(event) = events.next().await {
-        match event {
-            Ok(watcher::Event::Apply(pod)) => seen.send_modify(|seen| put(seen, pod)),
-            Ok(watcher::Event::Delete(pod)) => seen.send_modify(|seen| {
-                seen.insert(job_of(&pod), Seen::Gone);
-            }),
-            Ok(watcher::Event::Init) => listed.clear(),
-            Ok(watcher::Event::InitApply(pod)) => {
-                listed.push(job_of(&pod));
-                seen.send_modify(|seen| put(seen, pod));
+        let refused = match &event {
+            Err(
+                watcher::Error::InitialListFailed(kube::Error::Api(status))
+                | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+                | watcher::Error::WatchFailed(kube::Error::Api(status))
+                | watcher::Error::WatchError(status),
+            ) if status.code == 403 => {
+                let error = cluster.explain("watching the tracer's pod", kube::Error::Api(status.clone()));
+                Some(error.in_namespace(&namespace).to_string())
             }
-            Ok(watcher::Event::InitDone) => seen.send_modify(|seen| {
-                for (job, pod) in seen {
-                    if !listed.contains(job) {
-                        *pod = Seen::Gone;
-                    }
+            _ => None,
+        };
+        seen.send_modify(|seen| {
+            seen.refused = refused;
+            match event {
+                Ok(watcher::Event::Apply(pod)) => seen.put(pod),
+                Ok(watcher::Event::Delete(pod)) => drop(seen.by_job.insert(job_of(&pod), Seen::Gone)),
+                Ok(watcher::Event::Init) => listed.clear(),
+                Ok(watcher::Event::InitApply(pod)) => {
+                    listed.push(job_of(&pod));
+                    seen.put(pod);
                 }
-            }),
-            // The watcher tries again by itself.
-            Err(_) => {}
-        }
+                Ok(watcher::Event::InitDone) => {
+                    let gone = seen.by_job.iter_mut().filter(|(job, _)| !listed.contains(job));
+                    gone.for_each(|(_, pod)| *pod = Seen::Gone);
+                }
+                // The watcher tries again by itself.
+                Err(_) => {}
+            }
+        });
     }
 }
 
-fn put(seen: &mut Pods, pod: Pod) {
-    seen.insert(job_of(&pod), Seen::There(Arc::new(pod)));
+impl Pods {
+    fn put(&mut self, pod: Pod) {
+        self.by_job.insert(job_of(&pod), Seen::There(Arc::new(pod)));
+    }
 }
 
 fn job_of(pod: &Pod) -> String {

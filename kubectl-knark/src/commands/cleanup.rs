@@ -5,7 +5,7 @@ use anyhow::bail;
 use crate::{
     cluster::{ConnectionFlags, Leftovers, user_name},
     commands::print,
-    exit::Exit,
+    exit::{self, Exit},
 };
 
 /// Remove tracer pods that earlier sessions left
@@ -50,18 +50,26 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
     let leftovers = Leftovers { namespace: args.tracer_namespace, session: args.session, user };
     let found = leftovers.find(&cluster).await?;
     if found.is_empty() {
-        crate::exit::say("No tracer pods found\n");
+        exit::say("No tracer pods found\n");
         return Ok(Exit::Done);
-    }
-    for leftover in &found {
-        if args.dry_run == "client" {
-            print(&format!("{leftover} deleted (dry run)\n"))?;
-        } else if leftover.remove(&cluster).await? {
-            print(&format!("{leftover} deleted\n"))?;
-        }
     }
     if args.dry_run == "client" {
-        return Ok(Exit::Done);
+        let lines: Vec<_> = found.iter().map(|leftover| format!("{leftover} deleted (dry run)\n")).collect();
+        return print(&lines.concat());
+    }
+    let mut failed = false;
+    for leftover in &found {
+        match leftover.remove(&cluster).await {
+            Ok(true) => drop(print(&format!("{leftover} deleted\n"))?),
+            Ok(false) => {}
+            Err(error) => {
+                exit::report(&error.into());
+                failed = true;
+            }
+        }
+    }
+    if failed {
+        return Ok(Exit::Failed);
     }
     let left = leftovers.gone(&cluster).await?;
     if let Some(pod) = left.first() {

@@ -129,9 +129,18 @@ async fn in_cluster(args: &Args) -> anyhow::Result<Option<Findings>> {
         examined = examine(&cluster, &examination) => Some(examined),
         Some(()) = signals.recv() => None,
     };
-    examination.remove().await?;
-    let Some(examined) = examined else { return Ok(None) };
-    examined.map(Some)
+    let removed = examination.remove().await;
+    match examined {
+        Some(Ok(findings)) => {
+            // What was found is worth showing all the same.
+            if let Err(left) = removed {
+                crate::exit::warn(&left);
+            }
+            Ok(Some(findings))
+        }
+        Some(Err(error)) => Err(error),
+        None => removed.map(|()| None),
+    }
 }
 
 async fn examine(cluster: &Cluster, examination: &Examination) -> anyhow::Result<Findings> {

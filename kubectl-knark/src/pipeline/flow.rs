@@ -9,7 +9,7 @@ use knark_specs::{
 };
 
 use super::{Options, merge::Merge, node::Node, progress::Progress, summary};
-use crate::{render::Scene, source::Input};
+use crate::{record::Recorder, render::Scene, source::Input};
 
 /// A trace under way.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -79,19 +79,16 @@ impl Flow {
                 self.progress.set(node, &name, Some(&phase));
             }
             Input::Up { node, message } => {
-                if let Some(recorder) = &mut self.options.recorder {
-                    let known = &self.nodes[node as usize];
-                    let name = if self.options.local { "" } else { known.name.as_str() };
-                    recorder.message(node, name, known.clock_offset_ns, &message)?;
-                }
+                let known = self.node(node);
+                let (name, clock_offset_ns) = (known.name.clone(), known.clock_offset_ns);
+                let name = if self.options.local { "" } else { &name };
+                self.record(|recorder| recorder.message(node, name, clock_offset_ns, &message));
                 self.hear(node, message, now)?;
             }
             Input::Clock { .. } if self.options.local => {}
             Input::Clock { node, offset_ns } => self.node(node).set_clock(offset_ns),
             Input::Pod(pod) => {
-                if let Some(recorder) = &mut self.options.recorder {
-                    recorder.pod(&pod)?;
-                }
+                self.record(|recorder| recorder.pod(&pod));
                 self.meet(pod);
             }
             Input::PodGone { uid } => {
@@ -102,6 +99,23 @@ impl Flow {
             Input::Gone { node, error } => self.lose(node, error),
         }
         self.release(now)
+    }
+
+    /// A recording that can't be written on ends the trace, but not what was seen until then.
+    fn record(&mut self, write: impl FnOnce(&mut Recorder) -> anyhow::Result<()>) {
+        if let Some(recorder) = &mut self.options.recorder
+            && let Err(error) = write(recorder)
+        {
+            self.options.recorder = None;
+            self.fail(&format!("{error:#}"));
+        }
+    }
+
+    /// Something that makes the trace a failed one, and its last.
+    fn fail(&mut self, why: &str) {
+        self.progress.fail(why);
+        self.failed = true;
+        self.over = true;
     }
 
     fn node(&mut self, node: u32) -> &mut Node {
@@ -144,9 +158,9 @@ impl Flow {
 
     /// Shows each event before the next is made where it can be, which keeps memory small and warm.
     fn unpack(&mut self, at: usize, batch: &Batch, now: Instant) -> anyhow::Result<()> {
-        let node = &mut self.nodes[at];
-        let Some(mut assembler) = node.assembler.take() else {
-            anyhow::bail!("node {}: events came before the tracer's Hello: not a tracer of this version", node.name);
+        let Some(mut assembler) = self.nodes[at].assembler.take() else {
+            self.damaged(at, "events came before the tracer's Hello: not a tracer of this version");
+            return Ok(());
         };
         let mut shown = Ok(());
         let fed = assembler.feed(batch, |event| {
@@ -160,8 +174,19 @@ impl Flow {
             }
         });
         self.nodes[at].assembler = Some(assembler);
-        fed.with_context(|| format!("node {}: batch {}", self.nodes[at].name, batch.seq))?;
+        if let Err(error) = fed {
+            self.damaged(at, &format!("batch {}: {error}", batch.seq));
+        }
         shown
+    }
+
+    /// A node's stream can't be understood; what it lost by that, its counters say. Told once.
+    fn damaged(&mut self, at: usize, why: &str) {
+        let node = &mut self.nodes[at];
+        if !std::mem::replace(&mut node.damaged, true) {
+            let text = format!("node {}: {why}", node.name);
+            self.fail(&text);
+        }
     }
 
     fn welcome(&mut self, number: u32, hello: &Hello, now: Instant) {
@@ -285,8 +310,8 @@ impl Flow {
         }
         (0..self.nodes.len()).for_each(|node| self.merge.end(node));
         self.release(Instant::now())?;
-        if let Some(recorder) = self.options.recorder.take() {
-            recorder.finish()?;
+        if let Some(Err(error)) = self.options.recorder.take().map(Recorder::finish) {
+            self.fail(&format!("{error:#}"));
         }
         let summary = self.summary();
         if self.began.is_some() && !self.unread {

@@ -9,15 +9,16 @@ use knark_specs::event::Event;
 
 /// No event waits longer than this for those of slower nodes.
 const DELAY: Duration = Duration::from_millis(900);
-/// Nor do more events than this wait, so that memory is bounded.
-const CAPACITY: usize = 65_536;
+/// Nor do more events wait than take this much memory, in bytes.
+const CAPACITY: usize = 64 << 20;
 
 /// The queues of all nodes. Each node's own order is kept; between nodes, the event that is older by this machine's clock
 /// comes first.
 #[derive(Debug)]
 pub struct Merge {
     queues: Vec<Queue>,
-    waiting: usize,
+    /// How much memory the waiting events take. A process counts with each of its events, so the truth is less.
+    bytes: usize,
     delay: Option<Duration>,
 }
 
@@ -42,7 +43,7 @@ impl Merge {
     /// No nodes yet. A recording has no present, so events need not wait in time: with `live` unset, only what was recorded
     /// decides.
     pub fn new(live: bool) -> Self {
-        Self { queues: Vec::new(), waiting: 0, delay: live.then_some(DELAY) }
+        Self { queues: Vec::new(), bytes: 0, delay: live.then_some(DELAY) }
     }
 
     /// From now on this node's events matter to the order of others'.
@@ -70,15 +71,15 @@ impl Merge {
     /// Adds a node's next event, which arrived at `now`.
     pub fn push(&mut self, node: usize, time_ns: i64, event: Event, now: Instant) {
         self.begin(node);
+        self.bytes += event.bytes();
         self.queues[node].events.push_back(Waiting { time_ns, since: now, event });
-        self.waiting += 1;
     }
 
     /// The next event whose turn has come, and its node.
     pub fn pop(&mut self, now: Instant) -> Option<(usize, Event)> {
         let heads = self.queues.iter().enumerate().filter_map(|(node, queue)| Some((queue.events.front()?, node)));
         let (first, node) = heads.min_by_key(|(head, node)| (head.time_ns, *node))?;
-        let overdue = self.waiting > CAPACITY || self.delay.is_some_and(|delay| now.duration_since(first.since) >= delay);
+        let overdue = self.bytes > CAPACITY || self.delay.is_some_and(|delay| now.duration_since(first.since) >= delay);
         let time_ns = first.time_ns;
         let is_first = || {
             let silent =
@@ -88,8 +89,9 @@ impl Merge {
         if !overdue && !is_first() {
             return None;
         }
-        self.waiting -= 1;
-        self.queues[node].events.pop_front().map(|waiting| (node, waiting.event))
+        let Waiting { event, .. } = self.queues[node].events.pop_front()?;
+        self.bytes -= event.bytes();
+        Some((node, event))
     }
 }
 
@@ -145,7 +147,8 @@ mod tests {
     fn memory_is_bounded() {
         let (mut merge, now) = (Merge::new(false), Instant::now());
         merge.begin(1);
-        for time in 0..CAPACITY as u64 + 3 {
+        let room = CAPACITY / event(0).bytes();
+        for time in 0..room as u64 + 3 {
             push(&mut merge, 0, time, now);
         }
         assert_eq!(popped(&mut merge, now + DELAY * 9), [0, 1, 2]);

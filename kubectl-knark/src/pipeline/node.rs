@@ -29,6 +29,8 @@ pub struct Node {
     pub told: Option<(u64, u64)>,
     /// It said goodbye; its counters are final.
     pub said_bye: bool,
+    /// Something that it sent could not be understood.
+    pub damaged: bool,
     /// Its stream is over.
     pub gone: bool,
 }
@@ -82,8 +84,8 @@ impl Node {
     /// seen = shown + filtered + lost always holds.
     pub fn sums(&self) -> NodeSums {
         let mut lost: BTreeMap<_, _> = self.status.lost.iter().map(|(stage, n)| (stage.name().to_owned(), *n)).collect();
-        let filtered = self.status.filtered + self.discarded;
-        let known = self.shown + filtered + lost.values().sum::<u64>();
+        let filtered = self.status.filtered.saturating_add(self.discarded);
+        let known = lost.values().fold(self.shown.saturating_add(filtered), |sum, n| sum.saturating_add(*n));
         let seen = self.status.seen.max(known);
         let missing = seen - known;
         if missing > 0 {

@@ -9,7 +9,7 @@ use crate::render::escape;
 
 /// Adds up the nodes.
 pub fn of(nodes: Vec<NodeSums>, ran: Duration) -> Summary {
-    let sum = |part: fn(&NodeSums) -> u64| nodes.iter().map(part).sum();
+    let sum = |part: fn(&NodeSums) -> u64| nodes.iter().map(part).fold(0, u64::saturating_add);
     let summary = Sums {
         // A millisecond is as precise as this gets.
         seconds: (ran.as_secs_f64() * 1e3).round() / 1e3,

@@ -13,7 +13,7 @@ pub fn event(boot_ns: u64) -> Event {
         comm_b64: None,
         exe: "/sbin/init".into(),
         exe_b64: None,
-        args: vec!["init".into()],
+        args: ["init"].into_iter().collect(),
         args_b64: None,
         args_cut_from: None,
         cwd: "/".into(),

@@ -35,7 +35,7 @@ impl super::Render for Json {
     /// Writes what serde would write for the whole event (a test compares).
     fn event(&mut self, event: &Event, out: &mut Vec<u8>) -> io::Result<()> {
         out.extend_from_slice(b"{\"schema\":");
-        serde_json::to_writer(&mut *out, &event.schema)?;
+        write(out, &event.schema)?;
         field(out, "time", &event.time)?;
         field(out, "boot_ns", &event.boot_ns.to_string())?;
         out.extend_from_slice(self.place(event)?);
@@ -44,14 +44,14 @@ impl super::Render for Json {
         }
         // What happened is an object of its own, whose fields belong into this one.
         let brace = out.len();
-        serde_json::to_writer(&mut *out, &event.what)?;
+        write(out, &event.what)?;
         out[brace] = b',';
         out.push(b'\n');
         Ok(())
     }
 
     fn end(&mut self, summary: &Summary, out: &mut Vec<u8>) -> io::Result<()> {
-        serde_json::to_writer(&mut *out, summary)?;
+        write(out, summary)?;
         out.push(b'\n');
         Ok(())
     }
@@ -98,7 +98,31 @@ fn field(out: &mut Vec<u8>, name: &str, value: &impl Serialize) -> io::Result<()
     out.extend_from_slice(b",\"");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\":");
-    Ok(serde_json::to_writer(out, value)?)
+    write(out, value)
+}
+
+fn write(out: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> {
+    Ok(value.serialize(&mut serde_json::Serializer::with_formatter(out, Escaping))?)
+}
+
+/// Compact JSON that escapes all control characters: JSON itself asks for those below U+0020 only, and some terminals obey
+/// U+0080 to U+009F as well.
+struct Escaping;
+
+impl serde_json::ser::Formatter for Escaping {
+    fn write_string_fragment<W: io::Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        let mut rest = fragment;
+        // In UTF-8 they are 7F, and C2 80 to C2 9F.
+        while rest.bytes().any(|byte| matches!(byte, 0x7f | 0xc2))
+            && let Some(at) = rest.find(char::is_control)
+        {
+            let control = rest[at..].chars().next().unwrap_or_default();
+            writer.write_all(&rest.as_bytes()[..at])?;
+            write!(writer, "\\u{:04x}", u32::from(control))?;
+            rest = &rest[at + control.len_utf8()..];
+        }
+        writer.write_all(rest.as_bytes())
+    }
 }
 
 #[cfg(test)]
@@ -130,5 +154,17 @@ mod tests {
         check(&mut json, &event);
         Arc::make_mut(&mut event.node).clock_offset_ns = 5;
         check(&mut json, &event);
+    }
+
+    #[test]
+    fn no_control_character_reaches_a_terminal() {
+        let mut event = event(7);
+        let comm = "\u{1b}[2J\u{9b}2J\u{7f}ü \u{a0}";
+        Arc::make_mut(&mut event.process).comm = comm.into();
+        let mut out = Vec::new();
+        Json::default().event(&event, &mut out).unwrap();
+        let line = String::from_utf8(out).unwrap();
+        assert!(!line.trim_end().contains(char::is_control), "{line:?}");
+        assert_eq!(serde_json::from_str::<Event>(&line).unwrap().process.comm, comm);
     }
 }

@@ -56,12 +56,12 @@ fn of_exec<'e>(exec: &Exec, process: &'e Process) -> Detail<'e> {
             marks.push(mark);
         }
     }
-    let Some(name) = process.args.first() else {
+    let Some(name) = process.args.get(0) else {
         return Detail { subjects: vec![exe], is_command: true, marks, ..Detail::default() };
     };
     let bytes = process.args_b64.as_ref();
     let words = process.args.iter().enumerate();
-    let words: Vec<_> = words.map(|(at, arg)| shell_word_of(arg, bytes.and_then(|b| b.get(at)).map(String::as_str))).collect();
+    let words: Vec<_> = words.map(|(at, arg)| shell_word_of(arg, bytes.and_then(|bytes| bytes.get(at)))).collect();
     // A process chooses its first argument freely; the kernel's word is added where they differ.
     let disguised = base(name).trim_start_matches('-') != base(&process.exe) && !exe.is_empty();
     let tail = if disguised { format!(" [{exe}]") } else { String::new() };

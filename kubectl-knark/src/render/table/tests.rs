@@ -59,7 +59,7 @@ fn changed(mut event: Event, change: impl FnOnce(&mut File)) -> Event {
 
 fn exec(args: &[&str]) -> Event {
     let mut event = file(FileOp::Open, "");
-    Arc::make_mut(&mut event.process).args = args.iter().map(|arg| (*arg).to_owned()).collect();
+    Arc::make_mut(&mut event.process).args = args.iter().collect();
     let exec = Exec {
         filename: String::new(),
         filename_b64: None,

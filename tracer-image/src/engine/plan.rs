@@ -1,0 +1,74 @@
+//! What a plan means for the probes.
+
+use knark_specs::frame::{HostFilter, Plan, Target};
+use rustc_hash::FxHashSet;
+
+use super::EngineError;
+use crate::{
+    bpf::{self, Events, MapError, Options, Probes, Scope},
+    procfs,
+};
+
+/// What the probes are attached with.
+pub fn options(plan: &Plan) -> Options {
+    let host = match &plan.target {
+        Target::Host(filter) => filter.clone(),
+        Target::Everything | Target::Pods { .. } => HostFilter::default(),
+    };
+    let comm = |name: &String| {
+        let mut comm = [0; 16];
+        let length = name.len().min(15);
+        comm[..length].copy_from_slice(&name.as_bytes()[..length]);
+        comm
+    };
+    let mut options = Options {
+        scope: Scope {
+            cgroups: true,
+            tgids: !host.pids.is_empty(),
+            comms: host.comms.iter().map(comm).collect(),
+            exes: host.exes.iter().map(|exe| exe.as_bytes().to_vec()).collect(),
+        },
+        // Execs are always needed: they tell what the processes of other events run.
+        events: Events { exec: true, file: plan.file, exit: plan.exit },
+        ..Options::default()
+    };
+    options.exclude_tgids.extend(&plan.exclude_pids);
+    if plan.ring_bytes > 0 {
+        options.ring_bytes = plan.ring_bytes;
+    }
+    options
+}
+
+/// The processes that were asked for by pid, and the descendants that they have already.
+pub fn add_processes(plan: &Plan, probes: &mut Probes) -> Result<(), MapError> {
+    let Target::Host(filter) = &plan.target else { return Ok(()) };
+    let mut inside: FxHashSet<u32> = filter.pids.iter().copied().collect();
+    for pid in &inside {
+        probes.set_tgid(*pid)?;
+    }
+    // One that is forked while we look has a parent that was in already, or is found in the next round.
+    while !inside.is_empty() {
+        let children = procfs::pids().into_iter().filter(|pid| !inside.contains(pid));
+        let found: Vec<u32> = children.filter(|pid| procfs::stat(*pid).is_some_and(|stat| inside.contains(&stat.ppid))).collect();
+        if found.is_empty() {
+            break;
+        }
+        for pid in found {
+            probes.set_tgid(pid)?;
+            inside.insert(pid);
+        }
+    }
+    Ok(())
+}
+
+/// A cgroup that isn't there would be watched in vain.
+pub fn check_cgroups(plan: &Plan, hierarchy: &bpf::Hierarchy) -> Result<(), EngineError> {
+    let Target::Host(filter) = &plan.target else { return Ok(()) };
+    for cgroup in &filter.cgroups {
+        hierarchy.id_of(cgroup.as_bytes()).map_err(|e| {
+            let mount = hierarchy.mount.display();
+            EngineError::Io(format!("looking for the cgroup {cgroup} in {mount} (paths are as in /proc/PID/cgroup)"), e)
+        })?;
+    }
+    Ok(())
+}
