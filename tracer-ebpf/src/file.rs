@@ -123,8 +123,9 @@ pub fn origin(inode: u64, sb: u64, anonymous: bool) -> u32 {
     match read::<u64>(inode + offset!(inode_sizeof)) {
         None => mark::OVERLAY | mark::UPPER_UNKNOWN,
         Some(0) => mark::OVERLAY,
-        // anything but a kernel address says that the order has changed
-        Some(upper) if upper >> 47 != 0x1_ffff => mark::OVERLAY | mark::UPPER_UNKNOWN,
+        // Anything but an aligned kernel address, whose first byte is FF on all architectures and widths of addresses, says
+        // that the order has changed.
+        Some(upper) if upper >> 56 != 0xff || upper & 7 != 0 => mark::OVERLAY | mark::UPPER_UNKNOWN,
         Some(_) => mark::OVERLAY | mark::UPPER,
     }
 }

@@ -1,6 +1,6 @@
 //! The header: who did it, and when.
 
-use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_uid_gid, generated::bpf_ktime_get_boot_ns};
+use aya_ebpf::helpers::{bpf_get_current_comm, generated::bpf_ktime_get_boot_ns};
 use knark_abi::Header;
 
 use crate::kernel::{self, typed};
@@ -19,7 +19,9 @@ pub fn now() -> u64 {
 #[inline(always)]
 pub unsafe fn fill(head: *mut Header, kind: u8, op: u8, verdict: u8) {
     let (tgid, tid) = kernel::ids();
-    let owner = bpf_get_current_uid_gid();
+    // The helper for this tells the real ids; what a process may do is decided by the effective ones.
+    let uid = typed!(task_cred => cred_euid as u32);
+    let gid = typed!(task_cred => cred_egid as u32);
     let ppid = typed!(task_real_parent => task_tgid as u32);
     let start_ns = typed!(task_group_leader => task_start_boottime as u64);
     let parent_start_ns = typed!(task_real_parent, task_group_leader => task_start_boottime as u64);
@@ -35,8 +37,8 @@ pub unsafe fn fill(head: *mut Header, kind: u8, op: u8, verdict: u8) {
         (*head).tgid = tgid;
         (*head).tid = tid;
         (*head).ppid = ppid;
-        (*head).uid = owner as u32;
-        (*head).gid = (owner >> 32) as u32;
+        (*head).uid = uid;
+        (*head).gid = gid;
         (*head).boot_ns = now();
         (*head).cgroup = kernel::cgroup();
         (*head).start_ns = start_ns;

@@ -110,8 +110,11 @@ pub struct Offsets {
     pub task_self_exec_id: u32,
     pub task_comm: u32,
     pub task_exit_code: u32,
+    pub task_cred: u32,
     pub task_cgroups: u32,
     pub task_stack: u32,
+    pub cred_euid: u32,
+    pub cred_egid: u32,
     pub files_count: u32,
     pub files_fdt: u32,
     pub fdt_fd: u32,
@@ -158,7 +161,7 @@ pub struct Offsets {
     /// `struct pt_regs`: the number of the call.
     pub regs_nr: u32,
 }
-const _: () = assert!(size_of::<Offsets>() == 62 * 4);
+const _: () = assert!(size_of::<Offsets>() == 65 * 4);
 
 /// One kind of event on one CPU.
 #[repr(C)]
