@@ -50,12 +50,10 @@ fn program(name: &str) -> PathBuf {
         build.args(["build", "--quiet", "--bins", "--profile", profile]).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
         let built = build.status();
         assert!(built.is_ok_and(|status| status.success()), "building the programs failed");
-        // target/PROFILE/deps/TEST
+        // target/PROFILE/deps/TEST, or a benchmark in target/PROFILE
         let test = std::env::current_exe().expect("the test's own path");
-        let Some(folder) = test.parent().and_then(|deps| deps.parent()) else {
-            panic!("{} lies in no target folder", test.display())
-        };
-        folder.to_owned()
+        let folder = test.ancestors().skip(1).find(|folder| !folder.ends_with("deps"));
+        folder.unwrap_or_else(|| panic!("{} lies in no target folder", test.display())).to_owned()
     });
     folder.join(name)
 }

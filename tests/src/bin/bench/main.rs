@@ -1,9 +1,12 @@
 //! What tracing costs, measured from outside: the plugin in local mode beside bpftrace, in paired runs.
 //!
-//! `cargo run --release -p knark-tests --bin bench` as root, with release builds of kubectl-knark and knark-tracer beside it.
-//! The load runs on the first CPU, the tracers on the others. Each figure is the median of paired runs: without a tracer,
+//! `bench` as root, with release builds of kubectl-knark and knark-tracer beside it; bpftrace, taskset and a mounted debugfs
+//! are needed. `bench cluster` measures the way through the test cluster instead.
+//! The load runs on the first CPU, the tracers on the second. Each figure is the median of paired runs: without a tracer,
 //! with knark, with bpftrace, and again.
 #![expect(clippy::cast_precision_loss, reason = "sizes and counts here are far below what an f64 holds exactly")]
+
+mod cluster;
 
 use std::{
     fs,
@@ -27,8 +30,9 @@ fn main() -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         [] => everything(),
+        ["cluster"] => cluster::readiness(),
         ["load", kind, count, path] => load(kind, count.parse()?, path),
-        _ => bail!("usage: bench"),
+        _ => bail!("usage: bench [cluster]"),
     }
 }
 
@@ -203,9 +207,24 @@ impl Tracer {
             }
         }
         self.child.wait()?;
+        // The kernel takes its time to detach, and what is measured next shall not pay for it.
+        let until = Instant::now() + Duration::from_secs(60);
+        while detaching() {
+            if Instant::now() > until {
+                bail!("a tracer is still detaching");
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
         let last = self.reader.join().ok().flatten().unwrap_or_default();
         Ok(serde_json::from_str(&last).unwrap_or(Value::Null))
     }
+}
+
+/// Whether a tracer that was told to end is still there.
+fn detaching() -> bool {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut stats = processes.filter_map(|process| fs::read_to_string(process.path().join("stat")).ok());
+    stats.any(|stat| (stat.contains("(knark-tracer)") || stat.contains("(bpftrace)")) && !stat.contains(") Z "))
 }
 
 fn knark(arguments: &[&str]) -> Result<Child> {
