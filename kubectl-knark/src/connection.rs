@@ -221,3 +221,58 @@ fn clock_offset(status: &Status, started: Instant) -> Option<i64> {
     let there = i128::from(status.now_ns) + i128::from(status.realtime_offset_ns);
     i64::try_from(there - i128::try_from(here.as_nanos()).ok()?).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use knark_specs::frame::Batch;
+
+    use super::*;
+
+    /// What comes of a connection that brings these bytes and ends, and the batches that were passed on.
+    async fn connect(bytes: &[u8], last_seq: &mut u64) -> (Result<End, ConnectionError>, Vec<u64>) {
+        let (_stop, stop) = watch::channel(false);
+        let (_verdicts, verdicts) = watch::channel(Arc::default());
+        let session = Session { key: Arc::new(SigningKey::from_bytes(&[7; 32])), plan: Plan::default(), verdicts, stop };
+        let (out, mut inputs) = mpsc::channel(16);
+        let ended = drive(0, bytes, tokio::io::sink(), session, last_seq, &mut Instant::now(), &out).await;
+        drop(out);
+        let mut seqs = Vec::new();
+        while let Some(input) = inputs.recv().await {
+            if let Input::Up { message: Up::Batch(batch), .. } = input {
+                seqs.push(batch.seq);
+            }
+        }
+        (ended, seqs)
+    }
+
+    fn bytes(messages: &[Up]) -> Vec<u8> {
+        messages.iter().flat_map(packet::encode).collect()
+    }
+
+    #[tokio::test]
+    async fn another_version_is_named_with_the_remedy() {
+        let challenge = Up::Challenge { nonce: vec![1; 32], protocol: PROTOCOL + 1, version: "9.9.9".into() };
+        let error = connect(&bytes(&[challenge]), &mut 0).await.0.unwrap_err().to_string();
+        for mark in ["9.9.9", env!("CARGO_PKG_VERSION"), "protocol", "kubectl knark version"] {
+            assert!(error.contains(mark), "{mark} is missing: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_new_connection_repeats_is_passed_on_once() {
+        let batch = |seq| Up::Batch(Batch { seq, items: Vec::new() });
+        let mut last_seq = 0;
+        let (ended, seqs) = connect(&bytes(&[batch(1), batch(2)]), &mut last_seq).await;
+        assert!(matches!(ended, Ok(End::Cut(_))), "{ended:?}");
+        assert_eq!((seqs, last_seq), (vec![1, 2], 2));
+        let bye = Up::Bye { reason: Ending::Stopped, status: Status::default() };
+        let (ended, seqs) = connect(&bytes(&[batch(2), batch(3), bye]), &mut last_seq).await;
+        assert_eq!((ended.unwrap(), seqs), (End::Bye(Ending::Stopped), vec![3]));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_tracer_is_refused() {
+        let (ended, _) = connect(&[0xff; 64], &mut 0).await;
+        assert!(matches!(ended, Err(ConnectionError::Packet(_))), "{ended:?}");
+    }
+}

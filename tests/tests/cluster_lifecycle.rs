@@ -60,6 +60,15 @@ fn ctrl_c_before_anything_streams_leaves_nothing() {
 }
 
 #[test]
+fn ctrl_c_while_waiting_for_a_pod_is_130() {
+    let ns = Namespace::new();
+    let mut trace = Trace::start(&mut ns.trace(&["-l", "app=none-yet"]));
+    trace.says("no pod matches yet");
+    assert_eq!(trace.interrupt(), Some(130), "{}", trace.words());
+    ns.assert_clean();
+}
+
+#[test]
 fn it_ends_when_the_time_is_over() {
     let (ns, nodes) = (Namespace::new(), nodes());
     ns.run_ticker("web", &nodes[0]);
