@@ -22,6 +22,9 @@ main() {
 pure() {
   step "formatting" cargo fmt --all --check
   step "lints" cargo clippy --quiet --all-targets -- -D warnings
+  tests/setup.sh licences
+  # Advisories need their database from the network: `cargo deny check advisories` before a release.
+  step "licences and sources" cargo deny --log-level error check licenses bans sources
   tests/setup.sh cross
   local target
   for target in x86_64-pc-windows-gnu aarch64-apple-darwin; do

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# Installs what building and testing need on a Debian machine that has rustup: setup.sh [tracer|cluster|cross|all]
+# Installs what building and testing need on a Debian machine that has rustup: setup.sh [tracer|cluster|cross|licences|all]
 #   tracer   the eBPF programs and the static tracer
 #   cluster  the Kubernetes that the end-to-end cases run on (needs Go 1.21 or newer)
 #   cross    checks and builds of the plugin for other systems
+#   licences the check of what the programs are made of
 # One line is printed for each thing installed; where nothing is missing it is silent and quick.
 set -euo pipefail
 
 llvm=22
 bpf_linker=0.13.0
 cargo_zigbuild=0.24.0
+cargo_deny=0.20.2
 zig=0.15.2
 
 # rustup asks for a toolchain by folder, so it has to be asked in this one.
@@ -22,9 +24,9 @@ main() {
   exec 9> "$cache/setup.lock"
   flock 9 # two builds that start together install nothing twice
   case ${1:-all} in
-    tracer | cluster | cross) "$1" ;;
-    all) tracer && cluster && cross ;;
-    *) sed -n '2,6s/^# \{0,1\}//p' tests/setup.sh >&2 && exit 2 ;;
+    tracer | cluster | cross | licences) "$1" ;;
+    all) tracer && cluster && cross && licences ;;
+    *) sed -n '2,7s/^# \{0,1\}//p' tests/setup.sh >&2 && exit 2 ;;
   esac
 }
 
@@ -66,6 +68,13 @@ cross() {
   fi
   link "$folder/bin/cargo-zigbuild"
   link "$folder/ziglang/zig"
+}
+
+licences() {
+  local folder=$cache/cargo-deny-$cargo_deny
+  [[ -x $folder/bin/cargo-deny ]] || install_as "cargo-deny $cargo_deny (takes some minutes)" \
+    env -C / cargo install cargo-deny --version "$cargo_deny" --locked --root "$folder"
+  link "$folder/bin/cargo-deny"
 }
 
 # debian THING:PACKAGE...: installs the packages whose thing, a command or a file, isn't there.
