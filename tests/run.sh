@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All tests, with all that they need: run.sh [pure|kernel|cluster|all]
 #   pure     formatting, lints, licences, policies, frames, rendering: runs anywhere
-#   kernel   the probes on this machine's kernel: needs root
+#   kernel   the probes on this machine's kernel, which needs root, and on others, emulated
 #   cluster  the plugin on a real two-node Kubernetes on this machine: needs root
 # The cluster is brought up and taken down again, unless it was up before.
 # All of Cargo's calls are for all packages: each choice of packages would build the dependencies anew.
@@ -32,12 +32,14 @@ pure() {
   done
   step "the tracer for arm64" cargo-zigbuild check --quiet -p knark-tracer --target aarch64-unknown-linux-musl
   step "unit tests" cargo test --lib --bins
-  step "commands" cargo test --test cli --test replay --test krew
+  step "commands" cargo test --test cli --test replay --test krew --test policy
 }
 
 kernel() {
   step "probes" as_root cargo test --test probes
   step "local traces" as_root cargo test --test local --test balance -- --test-threads 1
+  tests/setup.sh kernels
+  step "probes on other kernels" tests/kernels.sh
 }
 
 cluster() {

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Installs what building and testing need on a Debian machine that has rustup: setup.sh [tracer|cluster|cross|licences|all]
+# Installs what building and testing need on a Debian machine that has rustup:
+#   setup.sh [tracer|kernels|cluster|cross|licences|all]
 #   tracer   the eBPF programs and the static tracer
+#   kernels  other kernels than this machine's, and what emulates a machine for them
 #   cluster  the Kubernetes that the end-to-end cases run on (needs Go 1.21 or newer)
 #   cross    checks and builds of the plugin for other systems
 #   licences the check of what the programs are made of
@@ -24,9 +26,9 @@ main() {
   exec 9> "$cache/setup.lock"
   flock 9 # two builds that start together install nothing twice
   case ${1:-all} in
-    tracer | cluster | cross | licences) "$1" ;;
-    all) tracer && cluster && cross && licences ;;
-    *) sed -n '2,7s/^# \{0,1\}//p' tests/setup.sh >&2 && exit 2 ;;
+    tracer | kernels | cluster | cross | licences) "$1" ;;
+    all) tracer && kernels && cluster && cross && licences ;;
+    *) sed -n '2,8s/^# \{0,1\}//p' tests/setup.sh >&2 && exit 2 ;;
   esac
 }
 
@@ -47,6 +49,11 @@ tracer() {
     env -C / LLVM_PREFIX="/usr/lib/llvm-$llvm" "LLVM_SYS_${llvm}0_PREFIX=/usr/lib/llvm-$llvm" \
     cargo install bpf-linker --version "$bpf_linker" --locked --no-default-features --features "llvm-$llvm" --root "$folder"
   link "$folder/bin/bpf-linker"
+}
+
+kernels() {
+  debian qemu-system-x86_64:qemu-system-x86 busybox:busybox-static xz:xz-utils
+  tests/kernels.sh get
 }
 
 cluster() {

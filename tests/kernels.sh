@@ -1,0 +1,212 @@
+#!/usr/bin/env bash
+# The tests of the probes on other kernels than this machine's, in emulated machines: kernels.sh [get] [KERNEL...]
+#   get      only downloads the kernels that aren't in the cache
+#   KERNEL   the release of a Debian cloud kernel, or how it begins, such as 6.12; without any, one of each below
+# A kernel once downloaded is used from then on: to have a newer one, name its release, or empty the cache.
+# Needs no root and no KVM. Everything that is run is static or brings its libraries: there is no disk and no network.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# The oldest that the probes are for; one with typed pointers; the one whose verifier is the pickiest; what comes next.
+kernels=(5.10 6.1 6.12 7)
+deadline=240 # seconds for one machine
+at_once=2
+target=x86_64-unknown-linux-musl
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/kubectl-knark/kernels
+work=$(mktemp -d)
+declare -A machines=() # what runs: process id -> RELEASE NAME
+
+main() {
+  local get_only='' kernel releases=()
+  trap end EXIT
+  [[ ${1:-} != get ]] || { get_only=1 && shift; }
+  [[ ${1:-} != -* ]] || { sed -n '2,6s/^# \{0,1\}//p' tests/kernels.sh >&2 && exit 2; }
+  (($#)) || set -- "${kernels[@]}"
+  mkdir -p "$cache"
+  exec 9> "$cache/lock"
+  flock 9
+  for kernel; do
+    [[ $(newest "$kernel" < <(cached)) ]] || download "$kernel"
+    releases+=("$(newest "$kernel" < <(cached))")
+  done
+  exec 9>&-
+  [[ $get_only ]] || run "${releases[@]}"
+}
+
+end() {
+  ((${#machines[@]} == 0)) || kill "${!machines[@]}" 2> /dev/null || true
+  rm -rf "$work"
+}
+
+fail() {
+  echo "kernels: $*" >&2
+  exit 1
+}
+
+cached() { find "$cache" -mindepth 2 -maxdepth 2 -name vmlinuz -printf '%h\n' | sed 's|.*/||'; }
+
+# newest KERNEL: of the releases that are read, the newest one that begins so; 6.1 is no beginning of 6.12.
+newest() {
+  awk -v want="$1" 'index($0, want) == 1 && substr($0, length(want) + 1, 1) ~ /^[.+-]?$/' | sort --version-sort | tail -n 1
+}
+
+# download KERNEL: what is needed of it goes to the cache, in a folder with the name that `uname -r` gives.
+download() {
+  [[ -f $work/apt.conf ]] || lists
+  local -x APT_CONFIG=$work/apt.conf
+  local release folder=$cache/new package
+  release=$(apt-cache pkgnames linux-image- | sed -n 's/^linux-image-\([0-9]*\.[0-9]*\.[0-9].*-cloud-amd64\)$/\1/p' | newest "$1")
+  [[ $release ]] || { cat "$work/lists.log" >&2 && fail "Debian offers no cloud kernel whose release begins with $1"; }
+  echo "kernels: downloading $release" >&2
+  rm -rf "$folder" && mkdir -p "$folder"/{packages,kept}
+  (
+    cd "$folder/packages"
+    apt-get download --quiet=2 "linux-image-$release"
+    # From 7 on, that package is empty and depends on those that have it all.
+    for package in $(dpkg-deb --field ./*.deb Depends | grep -oE 'linux-(binary|modules)-[^ ,]+' || true); do
+      apt-get download --quiet=2 "$package"
+    done
+    for package in *.deb; do dpkg-deb --extract "$package" .; done
+  ) > /dev/null
+  find "$folder/packages" -name 'vmlinuz*' -exec cp {} "$folder/kept/vmlinuz" \;
+  # Without a module it is part of the kernel.
+  find "$folder/packages" -name overlay.ko.xz -exec xz --decompress {} +
+  find "$folder/packages" -name overlay.ko -exec cp {} "$folder/kept/" \;
+  [[ -f $folder/kept/vmlinuz ]] || fail "there is no vmlinuz in the packages of $release"
+  mv "$folder/kept" "$cache/$release"
+  rm -rf "$folder"
+}
+
+# Reads what Debian offers, beside the machine's own lists and settings, which stay as they are. 5.10, 6.1 and 6.12 are the
+# kernels of Debian 11, 12 and 13, and are updated in the security archive; backports has what comes next.
+lists() {
+  local keys=/usr/share/keyrings/debian-archive-keyring.gpg security main suite
+  security=$(mirror debian-security)
+  main=$(mirror debian)
+  {
+    for suite in bullseye bookworm trixie; do echo "deb [signed-by=$keys] $security $suite-security main"; done
+    echo "deb [signed-by=$keys] $main trixie-backports main"
+  } > "$work/sources.list"
+  mkdir -p "$work"/lists/partial
+  cat > "$work/apt.conf" << END
+Dir::Etc::SourceList "$work/sources.list";
+Dir::Etc::SourceParts "-";
+Dir::State::Lists "$work/lists";
+Dir::Cache "$work";
+APT::Architectures { "amd64"; };
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+END
+  echo "kernels: reading Debian's lists" >&2
+  # An old suite moves away one day: that is no reason to miss the kernels of the others.
+  APT_CONFIG=$work/apt.conf apt-get update --quiet=2 > "$work/lists.log" 2>&1 || true
+}
+
+# mirror ARCHIVE: where this machine gets it from.
+mirror() {
+  local own
+  # shellcheck disable=SC2016
+  own=$(apt-get indextargets --format '$(REPO_URI)' | sed -n "s|^\(.*/$1\)/\$|\1|p" | sort -u | head -n 1)
+  [[ $own ]] || fail "apt has no archive called $1 on this machine: add it to its sources"
+  echo "$own"
+}
+
+run() {
+  local release failed=0
+  pack
+  for release; do
+    start "$release" probes "" /probes --show-output
+    start "$release" lockdown lockdown=confidentiality /knark-tracer doctor
+  done
+  while ((${#machines[@]})); do finish; done
+  ((failed == 0)) || fail "$failed of $((2 * $#)) runs failed"
+}
+
+# The file system of all machines, with all their modules.
+pack() {
+  local root=$work/root release built
+  built=$(cargo test --quiet --no-run --test probes --target "$target" --message-format json-render-diagnostics)
+  # shellcheck source=/dev/null
+  source tests/cluster/build.sh
+  root_filesystem "$root"
+  mkdir -p "$root"/{dev,proc,sys,modules}
+  cp "$(executable probes-)" "$root/probes"
+  cp "$(executable knark-tracer)" "$root/knark-tracer"
+  for release in $(cached); do
+    [[ ! -f $cache/$release/overlay.ko ]] || cp "$cache/$release/overlay.ko" "$root/modules/$release.ko"
+  done
+  install --mode 755 /dev/stdin "$root/init" << 'END'
+#!/bin/sh
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t securityfs security /sys/kernel/security
+mount -t tracefs tracing /sys/kernel/tracing
+mount -t cgroup2 cgroup /sys/fs/cgroup
+mount -t tmpfs tmp /tmp
+module=/modules/$(uname -r).ko
+[ ! -f "$module" ] || insmod "$module"
+exec > /dev/ttyS1 2>&1 < /dev/null
+stty -F /dev/ttyS1 raw
+"$@"
+echo "ended with $?"
+poweroff -f
+END
+  (cd "$root" && find . | busybox cpio -o -H newc 2> /dev/null) > "$work/initramfs"
+}
+
+# executable NAME: the one that Cargo says it has built, by how its name begins.
+executable() { sed -n "s|.*\"executable\":\"\([^\"]*/$1[^/\"]*\)\".*|\1|p" <<< "$built" | grep . || fail "Cargo has built no $1"; }
+
+# start RELEASE NAME PARAMETERS COMMAND...: boots it, and runs the command in place of a system.
+start() {
+  local release=$1 name=$2 parameters=$3 log=$work/$1.$2
+  shift 3
+  ((${#machines[@]} < at_once)) || finish
+  local arguments=(
+    -accel "tcg,thread=multi,tb-size=256"
+    # With cmpxchg16b, qemu 7.2 damages flags, and 6.12 dies now and then. Five levels of page tables are slow.
+    -cpu "max,la57=off,cx16=off"
+    -smp 2 -m 1G -nodefaults -no-user-config -display none -no-reboot
+    -kernel "$cache/$release/vmlinuz" -initrd "$work/initramfs"
+    # What is emulated is slow: fewer events make the same point.
+    -append "console=ttyS0 panic=-1 mitigations=off rdinit=/init KNARK_TEST_OPENS=40000 $parameters -- $*"
+    -serial "file:$log.kernel" -serial "file:$log"
+  )
+  timeout --kill-after 2 "$deadline" qemu-system-x86_64 "${arguments[@]}" > "$log.qemu" 2>&1 < /dev/null &
+  machines[$!]="$release $name $SECONDS"
+}
+
+# Waits for one machine to end, and says what came of it; counts it in `failed`.
+finish() {
+  local process='' release name began status=0
+  wait -n -p process "${!machines[@]}" || status=$?
+  read -r release name began <<< "${machines[$process]}"
+  unset "machines[$process]"
+  if "$name" "$work/$release.$name"; then
+    echo "$release: $name: $verdict in $((SECONDS - began)) s"
+    grep '^not tested' "$work/$release.$name" | sed 's/^/  /' || true
+    return
+  fi
+  failed=$((failed + 1))
+  ((status != 124)) || verdict="no verdict within $deadline s"
+  echo "$release: $name: failed: ${verdict:-no verdict} (qemu ended with $status after $((SECONDS - began)) s)"
+  sed 's/^/  /' "$work/$release.$name.qemu" "$work/$release.$name"
+  grep -q '^ended with ' "$work/$release.$name" || tail -n 20 "$work/$release.$name.kernel" | sed 's/^/  /'
+}
+
+# probes FILE: all tests have passed, and there were some.
+probes() {
+  verdict=$(sed -n 's/^test result: .*\. \([0-9]* passed\); \([0-9]* failed\); \([0-9]* ignored\);.*/\1, \2, \3/p' "$1")
+  [[ $verdict == [1-9]*" passed, 0 failed, "* ]] && grep -qx 'ended with 0' "$1"
+}
+
+# lockdown FILE: where no program may read the kernel's memory, the tracer says that this is why, and nothing beside it.
+lockdown() {
+  verdict=$(sed -n 's/.*"problems":\["\(.*\)"\].*/\1/p' "$1")
+  [[ $verdict == *"lockdown=confidentiality"* && $verdict != *'","'* ]] && grep -qx 'ended with 0' "$1" &&
+    verdict="named as the cause"
+}
+
+main "$@"
