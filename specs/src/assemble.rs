@@ -11,6 +11,9 @@ use crate::{
     texts,
 };
 
+/// All definitions of a node take this much memory at most, in bytes. A tracer keeps to much less.
+const CAPACITY: usize = 128 << 20;
+
 /// One node's definitions.
 #[derive(Debug)]
 pub struct Assembler {
@@ -19,7 +22,9 @@ pub struct Assembler {
     clock: Clock,
     processes: Vec<Option<Slot>>,
     containers: Vec<Option<Contained>>,
-    pods: HashMap<String, frame::Pod>,
+    pods: HashMap<String, Arc<frame::Pod>>,
+    /// How much memory all of them take.
+    bytes: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -32,6 +37,21 @@ struct Slot {
 struct Contained {
     container: Arc<event::Container>,
     kubernetes: Option<Arc<event::Kubernetes>>,
+    /// What [`Self::measure`] gave last.
+    bytes: usize,
+}
+
+impl Contained {
+    fn measure(&self) -> usize {
+        let event::Container { id, name, image, .. } = &*self.container;
+        let kubernetes = self.kubernetes.as_ref().map_or(0, |kubernetes| {
+            let event::Kubernetes { namespace, pod, pod_uid, labels, owner } = &**kubernetes;
+            let owner = owner.as_ref().map_or(0, |owner| owner.kind.len() + owner.name.len());
+            let labels = labels.as_ref().map_or(0, texts::map_bytes);
+            size_of::<event::Kubernetes>() + namespace.len() + pod.len() + pod_uid.len() + labels + owner
+        });
+        size_of::<event::Container>() + id.len() + name.len() + image.len() + kubernetes
+    }
 }
 
 /// Why a batch can't be understood.
@@ -46,6 +66,9 @@ pub enum AssembleError {
     /// An event of a process that was never defined.
     #[error("damaged batch: an event refers to process slot {0}, which was never defined")]
     Undefined(u32),
+    /// More than a tracer ever defines.
+    #[error("damaged batch: what it defines takes more than {} MiB of memory", CAPACITY >> 20)]
+    TooMuch,
 }
 
 impl Assembler {
@@ -58,6 +81,7 @@ impl Assembler {
             processes: Vec::new(),
             containers: Vec::new(),
             pods: HashMap::new(),
+            bytes: 0,
         }
     }
 
@@ -73,8 +97,11 @@ impl Assembler {
         }
     }
 
-    /// Adds what the API server knows of a pod, for events from now on.
-    pub fn set_pod(&mut self, pod: frame::Pod) {
+    /// Adds what the API server knows of a pod, for events from now on. Fails where there is no room for more.
+    pub fn set_pod(&mut self, pod: Arc<frame::Pod>) -> Result<(), AssembleError> {
+        self.forget_pod(&pod.uid);
+        self.reserve(pod.bytes())?;
+        let mut bytes = self.bytes;
         for contained in self.containers.iter_mut().flatten() {
             if let Some(kubernetes) = &mut contained.kubernetes
                 && kubernetes.pod_uid == pod.uid
@@ -84,36 +111,59 @@ impl Assembler {
                 if let Some(image) = pod.images.get(&container.name) {
                     image.clone_into(&mut container.image);
                 }
+                bytes -= std::mem::replace(&mut contained.bytes, 0);
+                contained.bytes = contained.measure();
+                bytes += contained.bytes;
+                if bytes > CAPACITY {
+                    break;
+                }
             }
         }
+        self.bytes = bytes;
         self.pods.insert(pod.uid.clone(), pod);
+        self.reserve(0)
     }
 
     /// Forgets a pod that is gone.
     pub fn forget_pod(&mut self, uid: &str) {
-        self.pods.remove(uid);
+        self.bytes -= self.pods.remove(uid).map_or(0, |pod| pod.bytes());
     }
 
-    /// The events of a batch, in the order in which the tracer sent them.
-    pub fn feed(&mut self, batch: &frame::Batch, mut emit: impl FnMut(Event)) -> Result<(), AssembleError> {
-        for item in frame::items(&batch.items) {
-            match item? {
-                Item::Container(container) => self.define_container(&container)?,
-                Item::Process(process) => self.define_process(&process)?,
-                Item::Pod(pod) => self.set_pod(pod),
-                Item::Changed(changed) => self.change_process(&changed)?,
-                Item::Exec(exec) => emit(self.event(exec.time_ns, exec.process, None, exec_of(&exec))?),
+    /// The events of a batch's items, in the order in which the tracer sent them, until `emit` says that it wants no more for
+    /// now; how many bytes of the items were read.
+    pub fn feed(&mut self, items: &[u8], mut emit: impl FnMut(Event) -> bool) -> Result<usize, AssembleError> {
+        let mut left = frame::items(items);
+        for item in left.by_ref() {
+            let event = match item? {
+                Item::Exec(exec) => self.event(exec.time_ns, exec.process, None, exec_of(&exec))?,
                 Item::File(file) => {
                     let what = What::File { file: Box::new(file_of(&file, self.aarch64)) };
-                    emit(self.event(file.time_ns, file.process, Some((file.tid, file.thread)), what)?);
+                    self.event(file.time_ns, file.process, Some((file.tid, file.thread)), what)?
                 }
                 Item::Exit(exit) => {
                     let started = self.slot(exit.process)?.process.start_boot_ns;
-                    emit(self.event(exit.time_ns, exit.process, None, exit_of(&exit, started))?);
+                    self.event(exit.time_ns, exit.process, None, exit_of(&exit, started))?
                 }
+                definition => {
+                    self.define(definition)?;
+                    continue;
+                }
+            };
+            if !emit(event) {
+                break;
             }
         }
-        Ok(())
+        Ok(items.len() - left.rest().len())
+    }
+
+    fn define(&mut self, item: Item<'_>) -> Result<(), AssembleError> {
+        match item {
+            Item::Container(container) => self.define_container(&container),
+            Item::Process(process) => self.define_process(&process),
+            Item::Pod(pod) => self.set_pod(Arc::new(pod)),
+            Item::Changed(changed) => self.change_process(&changed),
+            Item::Exec(_) | Item::File(_) | Item::Exit(_) => Ok(()),
+        }
     }
 
     fn change_process(&mut self, changed: &frame::Changed) -> Result<(), AssembleError> {
@@ -148,8 +198,8 @@ impl Assembler {
     }
 
     fn define_container(&mut self, frame: &frame::Container<'_>) -> Result<(), AssembleError> {
-        let pod = self.pods.get(frame.pod_uid);
-        let image = pod.and_then(|pod| pod.images.get(frame.name)).map_or(frame.image, String::as_str);
+        let pod = self.pods.get(frame.pod_uid).cloned();
+        let image = pod.as_ref().and_then(|pod| pod.images.get(frame.name)).map_or(frame.image, String::as_str);
         let container = event::Container {
             id: frame.id.to_owned(),
             name: frame.name.to_owned(),
@@ -164,12 +214,17 @@ impl Assembler {
                 labels: None,
                 owner: None,
             };
-            if let Some(pod) = pod {
+            if let Some(pod) = &pod {
                 enrich(&mut kubernetes, pod);
             }
             Arc::new(kubernetes)
         });
-        fill(&mut self.containers, frame.slot, CONTAINER_SLOTS, Contained { container: Arc::new(container), kubernetes })
+        let mut contained = Contained { container: Arc::new(container), kubernetes, bytes: 0 };
+        contained.bytes = contained.measure();
+        self.reserve(contained.bytes)?;
+        let replaced = fill(&mut self.containers, frame.slot, CONTAINER_SLOTS, contained)?;
+        self.bytes -= replaced.map_or(0, |contained| contained.bytes);
+        Ok(())
     }
 
     fn define_process(&mut self, frame: &frame::Process<'_>) -> Result<(), AssembleError> {
@@ -217,8 +272,20 @@ impl Assembler {
                 frame::ProcessSource::Unknown => event::ProcessSource::Unknown,
             },
         };
+        self.reserve(process.bytes())?;
         let slot = Slot { process: Arc::new(process), container: frame.container };
-        fill(&mut self.processes, frame.slot, PROCESS_SLOTS, slot)
+        let replaced = fill(&mut self.processes, frame.slot, PROCESS_SLOTS, slot)?;
+        self.bytes -= replaced.map_or(0, |slot| slot.process.bytes());
+        Ok(())
+    }
+
+    /// Counts what is about to be kept.
+    fn reserve(&mut self, bytes: usize) -> Result<(), AssembleError> {
+        if self.bytes + bytes > CAPACITY {
+            return Err(AssembleError::TooMuch);
+        }
+        self.bytes += bytes;
+        Ok(())
     }
 }
 
@@ -256,7 +323,8 @@ impl Clock {
     }
 }
 
-fn fill<T: Clone>(table: &mut Vec<Option<T>>, slot: u32, limit: u32, value: T) -> Result<(), AssembleError> {
+/// Gives what was there before.
+fn fill<T: Clone>(table: &mut Vec<Option<T>>, slot: u32, limit: u32, value: T) -> Result<Option<T>, AssembleError> {
     if slot >= limit {
         return Err(AssembleError::Slot(slot));
     }
@@ -264,8 +332,7 @@ fn fill<T: Clone>(table: &mut Vec<Option<T>>, slot: u32, limit: u32, value: T) -
     if table.len() <= at {
         table.resize(at + 1, None);
     }
-    table[at] = Some(value);
-    Ok(())
+    Ok(table[at].replace(value))
 }
 
 fn enrich(kubernetes: &mut event::Kubernetes, pod: &frame::Pod) {
@@ -283,7 +350,7 @@ fn exec_of(frame: &frame::Exec<'_>) -> What {
     let exec = event::Exec {
         filename,
         filename_b64,
-        mode: Mode(frame.mode),
+        mode: Mode::of(frame.mode),
         uid: frame.uid,
         gid: frame.gid,
         inode: frame.inode,
@@ -304,8 +371,8 @@ fn file_of(frame: &frame::File<'_>, aarch64: bool) -> event::File {
         to: frame.to.as_ref().map(path_of),
         flags: frame.flags.map(|flags| if opened { open_flags(flags, aarch64) } else { vec![format!("{flags:#x}").into()] }),
         created: frame.created,
-        mode: frame.mode.map(Mode),
-        old_mode: frame.old_mode.map(Mode),
+        mode: frame.mode.map(Mode::of),
+        old_mode: frame.old_mode.map(Mode::of),
         uid: frame.uid,
         gid: frame.gid,
         old_uid: frame.old_uid,

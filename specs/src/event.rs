@@ -75,6 +75,17 @@ pub enum What {
     },
 }
 
+impl What {
+    /// The `type` in JSON.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Exec { .. } => "exec",
+            Self::File { .. } => "file",
+            Self::Exit { .. } => "exit",
+        }
+    }
+}
+
 /// The machine that an event happened on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Node {
@@ -412,27 +423,42 @@ pub struct NodeSums {
 impl Event {
     /// About how much memory it takes, in bytes, its process included.
     pub fn bytes(&self) -> usize {
-        let Process { comm, exe, exe_b64, args, args_b64, cwd, cwd_b64, ancestors, .. } = &*self.process;
-        let texts: usize =
-            [Some(comm), Some(exe), exe_b64.as_ref(), Some(cwd), cwd_b64.as_ref()].into_iter().flatten().map(String::len).sum();
-        let ancestors: usize = ancestors.iter().map(|a| size_of::<Ancestor>() + a.comm.len() + a.exe.len()).sum();
         let what = match &self.what {
             What::File { file } => {
-                let paths = [Some(&file.path), file.to.as_ref()].into_iter().flatten();
-                size_of::<File>()
-                    + paths.map(|path| path.path.len() + path.path_b64.as_ref().map_or(0, String::len)).sum::<usize>()
+                let File { path, to, flags, xattr, device, error, syscall, .. } = &**file;
+                let texts = length(xattr.as_deref()) + length(device.as_deref()) + length(error.as_deref()) + syscall.len();
+                let flags = flags.iter().flatten().map(|flag| size_of_val(flag) + flag.len());
+                let paths = path.bytes() + to.as_ref().map_or(0, Path::bytes);
+                size_of::<File>() + paths + texts + flags.sum::<usize>()
             }
-            What::Exec { exec } => exec.filename.len(),
-            What::Exit { .. } => 0,
+            What::Exec { exec } => exec.filename.len() + length(exec.filename_b64.as_deref()) + exec.device.len(),
+            What::Exit { exit } => length(exit.signal.as_deref()),
         };
-        size_of::<Self>()
-            + size_of::<Process>()
-            + texts
-            + args.bytes()
-            + args_b64.as_ref().map_or(0, Texts::bytes)
-            + ancestors
-            + what
+        let thread = self.thread.as_ref().map_or(0, |thread| thread.comm.len());
+        size_of::<Self>() + self.time.len() + thread + self.process.bytes() + what
     }
+}
+
+impl Process {
+    /// About how much memory it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        let Self { comm, comm_b64, exe, exe_b64, args, args_b64, cwd, cwd_b64, ancestors, start_time, .. } = self;
+        let texts: usize = [comm, exe, cwd, start_time].into_iter().map(String::len).sum();
+        let encoded: usize = [comm_b64, exe_b64, cwd_b64].into_iter().map(|text| length(text.as_deref())).sum();
+        let ancestors: usize = ancestors.iter().map(|a| size_of::<Ancestor>() + a.comm.len() + a.exe.len()).sum();
+        size_of::<Self>() + texts + encoded + args.bytes() + args_b64.as_ref().map_or(0, Texts::bytes) + ancestors
+    }
+}
+
+impl Path {
+    fn bytes(&self) -> usize {
+        let Self { path, path_b64, path_argument, path_marks, .. } = self;
+        path.len() + length(path_b64.as_deref()) + length(path_argument.as_deref()) + size_of_val(path_marks.as_slice())
+    }
+}
+
+fn length(text: Option<&str>) -> usize {
+    text.map_or(0, str::len)
 }
 
 /// The JSON Schema (draft 2020-12) of one line of `-o json`.

@@ -6,7 +6,7 @@
 
 mod item;
 
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Encode, bytes::ByteVec};
 
 pub use item::*;
 
@@ -252,6 +252,44 @@ pub struct Plan {
     /// Processes never to be traced, such as the plugin itself in local mode.
     #[n(5)]
     pub exclude_pids: Vec<u32>,
+    /// Which of the chosen kinds' events are wanted; `None`: all. What isn't is filtered, in the kernel as far as it can tell.
+    #[n(6)]
+    pub want: Option<Want>,
+}
+
+/// Which executions and file operations are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Want {
+    /// Executions, by the executable, or by the script.
+    #[n(0)]
+    pub exec: Wanted,
+    /// File operations: what any of these describes.
+    #[n(1)]
+    pub file: Vec<WantedFile>,
+}
+
+/// Operations that are wanted on some paths.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub struct WantedFile {
+    /// What is done; empty: anything.
+    #[n(0)]
+    pub ops: Vec<FileOp>,
+    /// To what: the path as the event says it, or the other one of a rename, link or symlink.
+    #[n(1)]
+    pub paths: Wanted,
+}
+
+/// Paths that are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub enum Wanted {
+    /// Any.
+    #[n(0)]
+    #[default]
+    All,
+    /// These bytes exactly; one that ends in `/`: all below that folder, at any depth, and not the folder itself. Without
+    /// empty, `.` and `..` components. None: nothing.
+    #[n(1)]
+    Paths(#[n(0)] Vec<ByteVec>),
 }
 
 /// Whose events a tracer watches.
@@ -305,4 +343,28 @@ pub struct PodVerdict {
     /// Only these containers of it; empty: all.
     #[n(2)]
     pub containers: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_without_wishes_is_one_of_an_older_plugin() {
+        let mut plan = Plan { file: true, ..Plan::default() };
+        let with = |plan: &Plan| minicbor::to_vec(plan).unwrap();
+        let older = with(&plan);
+        assert_eq!(minicbor::decode::<Plan>(&older).unwrap(), plan);
+        plan.want = Some(Want {
+            exec: Wanted::Paths(Vec::new()),
+            file: vec![
+                WantedFile { ops: vec![FileOp::Chmod], paths: Wanted::Paths(vec![b"/etc/\xff/".to_vec().into()]) },
+                WantedFile::default(),
+            ],
+        });
+        let newer = with(&plan);
+        assert_eq!(minicbor::decode::<Plan>(&newer).unwrap(), plan);
+        // the new field comes last: what lies before it is as it was
+        assert_eq!(newer[1..older.len()], older[1..]);
+    }
 }

@@ -8,15 +8,39 @@
 //! - [`assemble`]: frames in, events out.
 //! - [`path`]: joining the path that a syscall was given to the directory that it was given in.
 //! - [`texts`]: lists of texts that stay small in memory.
+//! - [`policy`]: what a user writes to say what matters.
+//! - [`alert`]: events that policies match.
+//! - [`cel`]: conditions on events.
+//! - [`template`]: messages with an event's fields in them.
+//! - [`problem`]: what is wrong with it, and where.
+//! - [`yaml`]: YAML with positions.
+//! - [`structure`]: whether a value has the structure that a JSON Schema asks for.
+//! - [`packs`]: the policies that are shipped.
+//! - [`cases`]: policies, events, and what must match.
+//! - [`foreign`]: the formats of the systems that came before.
+//! - [`typed`]: from YAML to typed values.
+//! - [`crd`]: policies as objects of a cluster.
 //! - [`linux`]: names of the kernel's numbers: open flags, errno, signals, modes.
 
+pub mod alert;
 pub mod assemble;
+pub mod cases;
+pub mod cel;
+pub mod crd;
 pub mod event;
+pub mod foreign;
 pub mod frame;
 pub mod linux;
 pub mod packet;
+pub mod packs;
 pub mod path;
+pub mod policy;
+pub mod problem;
+pub mod structure;
+pub mod template;
 pub mod texts;
+pub mod typed;
+pub mod yaml;
 
 /// The version of the stream between plugin and tracer. Both must speak the same one; fields may be added within a version.
 pub const PROTOCOL: u32 = 1;

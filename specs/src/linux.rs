@@ -10,6 +10,13 @@ use serde::{Deserialize, Serialize};
 #[schemars(with = "String", extend("pattern" = "^0[0-7]{3,4}$"))]
 pub struct Mode(pub u32);
 
+impl Mode {
+    /// Without the bits that say what kind of file it is.
+    pub fn of(mode: u32) -> Self {
+        Self(mode & 0o7777)
+    }
+}
+
 impl std::fmt::Display for Mode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:04o}", self.0 & 0o7777)
@@ -32,6 +39,30 @@ impl<'de> Deserialize<'de> for Mode {
             .ok_or_else(|| serde::de::Error::custom(format!("a mode is an octal string such as \"0644\", not {text:?}")))
     }
 }
+
+/// All names that [`open_flags`] gives.
+pub const OPEN_FLAGS: [&str; 20] = [
+    "O_RDONLY",
+    "O_WRONLY",
+    "O_RDWR",
+    "O_SYNC",
+    "O_TMPFILE",
+    "O_CREAT",
+    "O_EXCL",
+    "O_NOCTTY",
+    "O_TRUNC",
+    "O_APPEND",
+    "O_NONBLOCK",
+    "O_DSYNC",
+    "O_ASYNC",
+    "O_DIRECT",
+    "O_LARGEFILE",
+    "O_DIRECTORY",
+    "O_NOFOLLOW",
+    "O_NOATIME",
+    "O_CLOEXEC",
+    "O_PATH",
+];
 
 /// Names of the bits of open(2)'s flags; an unknown bit appears as a hexadecimal number.
 ///
@@ -182,6 +213,21 @@ pub fn signal_name(signal: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mode_is_not_the_kind_of_file() {
+        assert_eq!(Mode::of(0o100_600), Mode(0o600));
+        assert_eq!(Mode::of(0o104_755), Mode(0o4755));
+    }
+
+    #[test]
+    fn all_names_of_flags_are_listed() {
+        for bits in (0..24).map(|bit| 1 << bit).chain([0o4_010_000, 0o20_200_000]) {
+            for name in open_flags(bits, false).iter().chain(&open_flags(bits, true)) {
+                assert!(OPEN_FLAGS.contains(&&**name) || name.starts_with("0x") || name == "O_ACCMODE", "{name}");
+            }
+        }
+    }
 
     #[test]
     fn flags_have_their_names() {

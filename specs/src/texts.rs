@@ -41,6 +41,11 @@ impl Texts {
     }
 }
 
+/// About how much memory the entries of a map take, in bytes.
+pub fn map_bytes(map: &std::collections::BTreeMap<String, String>) -> usize {
+    map.iter().map(|(key, value)| 2 * size_of::<String>() + key.len() + value.len()).sum()
+}
+
 impl<T: AsRef<str>> FromIterator<T> for Texts {
     /// What goes beyond 4 GiB is left out.
     fn from_iter<I: IntoIterator<Item = T>>(texts: I) -> Self {

@@ -1,7 +1,9 @@
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::*;
-use crate::frame::{Ancestor, Batch, Container, Exec, Exit, File, FileOp, Hello, Path, Pod, Process, ProcessSource};
+use crate::frame::{Ancestor, Container, Exec, Exit, File, FileOp, Hello, Path, Pod, Process, ProcessSource};
 
 const HELLO: Hello = Hello {
     version: String::new(),
@@ -78,18 +80,22 @@ const FILE: File<'static> = File {
     syscall: "openat",
 };
 
-fn batch(items: &[Item<'_>]) -> Batch {
+fn bytes(items: &[Item<'_>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for item in items {
         minicbor::encode(item, &mut bytes).unwrap();
     }
-    Batch { seq: 1, items: bytes }
+    bytes
 }
 
 fn events(items: &[Item<'_>]) -> Vec<Value> {
     let mut assembler = Assembler::new(event::Node { name: "n1".into(), clock_offset_ns: 0 }, &HELLO);
     let mut events = Vec::new();
-    assembler.feed(&batch(items), |event| events.push(serde_json::to_value(event).unwrap())).unwrap();
+    let emit = |event| {
+        events.push(serde_json::to_value(event).unwrap());
+        true
+    };
+    assembler.feed(&bytes(items), emit).unwrap();
     events
 }
 
@@ -241,10 +247,56 @@ fn seconds_change_in_any_direction() {
 #[test]
 fn damaged_batches_are_errors() {
     let mut assembler = Assembler::new(event::Node { name: String::new(), clock_offset_ns: 0 }, &HELLO);
-    let mut feed = |items: &[Item<'_>]| assembler.feed(&batch(items), |_| {}).unwrap_err();
+    let mut feed = |items: &[Item<'_>]| assembler.feed(&bytes(items), |_| true).unwrap_err();
     assert!(matches!(feed(&[Item::File(FILE)]), AssembleError::Undefined(3)));
     assert!(matches!(feed(&[Item::Process(Process { slot: PROCESS_SLOTS, ..PROCESS })]), AssembleError::Slot(_)));
     assert!(matches!(feed(&[Item::Container(Container { slot: u32::MAX, ..CONTAINER })]), AssembleError::Slot(_)));
-    let garbage = Batch { seq: 1, items: vec![0xff; 3] };
-    assert!(matches!(assembler.feed(&garbage, |_| {}), Err(AssembleError::Cbor(_))));
+    assert!(matches!(assembler.feed(&[0xff; 3], |_| true), Err(AssembleError::Cbor(_))));
+}
+
+#[test]
+fn a_batch_can_be_read_bit_by_bit() {
+    let mut assembler = Assembler::new(event::Node { name: String::new(), clock_offset_ns: 0 }, &HELLO);
+    let items = bytes(&[Item::Process(PROCESS), Item::File(FILE), Item::Process(PROCESS), Item::File(FILE), Item::File(FILE)]);
+    let (mut read, mut parts) = (0, Vec::new());
+    while read < items.len() {
+        let mut events = 0;
+        read += assembler
+            .feed(&items[read..], |_| {
+                events += 1;
+                false
+            })
+            .unwrap();
+        parts.push(events);
+    }
+    assert_eq!(parts, [1, 1, 1]);
+}
+
+#[test]
+fn definitions_take_bounded_memory() {
+    let mut assembler = Assembler::new(event::Node { name: String::new(), clock_offset_ns: 0 }, &HELLO);
+    let args = vec![b'a'; 1 << 20];
+    let process = |slot| bytes(&[Item::Process(Process { slot, args: &args, ..PROCESS })]);
+    // One that takes another's place needs no more room.
+    let before = [0, 1].map(|_| {
+        assembler.feed(&process(0), |_| true).unwrap();
+        assembler.bytes
+    });
+    assert_eq!(before[0], before[1]);
+    let refused = (0..300).find_map(|slot| assembler.feed(&process(slot), |_| true).err());
+    assert!(matches!(refused, Some(AssembleError::TooMuch)), "{refused:?}");
+    assert!((100 << 20..=CAPACITY).contains(&assembler.bytes), "{}", assembler.bytes);
+
+    let mut assembler = Assembler::new(event::Node { name: String::new(), clock_offset_ns: 0 }, &HELLO);
+    let labels = BTreeMap::from([("a".to_owned(), "b".repeat(1 << 20))]);
+    let pod = |uid| Arc::new(Pod { uid, labels: labels.clone(), ..Pod::default() });
+    for n in 0..300 {
+        assembler.set_pod(pod(n.to_string())).unwrap();
+        assembler.forget_pod(&n.to_string());
+    }
+    assert_eq!(assembler.bytes, 0);
+    let containers: Vec<_> = (1..300).map(|slot| Item::Container(Container { slot, pod_uid: "u", ..CONTAINER })).collect();
+    assembler.feed(&bytes(&containers), |_| true).unwrap();
+    // Each container shows its pod's labels.
+    assert!(matches!(assembler.set_pod(pod("u".to_owned())), Err(AssembleError::TooMuch)));
 }

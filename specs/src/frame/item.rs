@@ -252,6 +252,24 @@ pub enum FileOp {
 }
 
 impl FileOp {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Open,
+        Self::Create,
+        Self::WriteOpen,
+        Self::Truncate,
+        Self::Rename,
+        Self::Link,
+        Self::Symlink,
+        Self::Unlink,
+        Self::Mkdir,
+        Self::Rmdir,
+        Self::Chmod,
+        Self::Chown,
+        Self::Setxattr,
+        Self::Removexattr,
+    ];
+
     /// The name as JSON and the table show it.
     pub fn name(self) -> &'static str {
         match self {
@@ -411,32 +429,51 @@ pub struct Pod {
     pub images: std::collections::BTreeMap<String, String>,
 }
 
+impl Pod {
+    /// About how much memory it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        let Self { uid, labels, owner_kind, owner_name, namespace, name, images } = self;
+        let texts: usize = [uid, owner_kind, owner_name, namespace, name].into_iter().map(String::len).sum();
+        size_of::<Self>() + texts + crate::texts::map_bytes(labels) + crate::texts::map_bytes(images)
+    }
+}
+
 /// Reads the items of a batch one after another, passing over kinds that this version doesn't know.
-pub fn items(mut bytes: &[u8]) -> impl Iterator<Item = Result<Item<'_>, minicbor::decode::Error>> {
-    std::iter::from_fn(move || {
-        loop {
-            if bytes.is_empty() {
-                return None;
-            }
-            let mut decoder = minicbor::Decoder::new(bytes);
-            match decoder.decode::<Item<'_>>() {
-                Ok(item) => {
-                    bytes = &bytes[decoder.position()..];
-                    return Some(Ok(item));
-                }
+pub fn items(bytes: &[u8]) -> Items<'_> {
+    Items { rest: bytes }
+}
+
+/// The items of a batch; an error is the last of them.
+#[derive(Debug, Clone)]
+pub struct Items<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Items<'a> {
+    /// What has not been read yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
+impl<'a> Iterator for Items<'a> {
+    type Item = Result<Item<'a>, minicbor::decode::Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.rest.is_empty() {
+            let mut decoder = minicbor::Decoder::new(self.rest);
+            let decoded = match decoder.decode::<Item<'_>>() {
                 Err(error) if error.is_unknown_variant() => {
-                    let mut skipper = minicbor::Decoder::new(bytes);
-                    if let Err(error) = skipper.skip() {
-                        bytes = &[];
-                        return Some(Err(error));
-                    }
-                    bytes = &bytes[skipper.position()..];
+                    decoder.set_position(0);
+                    decoder.skip().map(|()| None)
                 }
-                Err(error) => {
-                    bytes = &[];
-                    return Some(Err(error));
-                }
+                decoded => decoded.map(Some),
+            };
+            self.rest = if decoded.is_ok() { self.rest.get(decoder.position()..).unwrap_or_default() } else { &[] };
+            if let Some(decoded) = decoded.transpose() {
+                return Some(decoded);
             }
         }
-    })
+        None
+    }
 }

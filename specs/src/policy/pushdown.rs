@@ -1,0 +1,130 @@
+//! What of policies can be decided before an event reaches user space: which operations, on which paths.
+//!
+//! It asks for more than matches, never for less.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    conditions::{AnyOf, Subject},
+    matcher::{Policies, Rule},
+    pattern::PathPattern,
+};
+use crate::frame::{FileOp, Want, Wanted, WantedFile};
+
+/// Folders and files that rules ask for; `None`: any.
+type Places = Option<BTreeSet<String>>;
+
+impl Policies {
+    /// Whether any rule is about executions.
+    pub fn wants_execs(&self) -> bool {
+        self.rules.iter().any(|rule| matches!(rule.subject, Subject::Exec(_)))
+    }
+
+    /// Whether any rule is about file operations.
+    pub fn wants_files(&self) -> bool {
+        self.rules.iter().any(|rule| matches!(rule.subject, Subject::File(_)))
+    }
+
+    /// The rules about requests to the Kubernetes API, which no probe of this version sees.
+    pub fn api_rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().filter(|rule| matches!(rule.subject, Subject::Api))
+    }
+
+    /// What the kernel is asked for.
+    pub fn want(&self) -> Want {
+        let mut execs: Places = Some(BTreeSet::new());
+        let mut files: BTreeMap<FileOp, Places> = BTreeMap::new();
+        for rule in &self.rules {
+            match &rule.subject {
+                Subject::Exec(exec) => add(&mut execs, self.places(&exec.paths)),
+                Subject::File(operation) => {
+                    let ops = if operation.ops.is_empty() { FileOp::ALL } else { &operation.ops };
+                    for op in ops {
+                        add(files.entry(*op).or_insert_with(|| Some(BTreeSet::new())), self.places(&operation.paths));
+                    }
+                }
+                Subject::Api | Subject::Any => {}
+            }
+        }
+        let mut by_places: BTreeMap<Places, Vec<FileOp>> = BTreeMap::new();
+        for (op, places) in files {
+            by_places.entry(places).or_default().push(op);
+        }
+        let file = by_places.into_iter().map(|(places, ops)| WantedFile { ops, paths: wanted(places) }).collect();
+        Want { exec: wanted(execs), file }
+    }
+
+    fn places(&self, patterns: &AnyOf) -> Places {
+        if patterns.is_empty() {
+            return None;
+        }
+        // What has no such place may be anywhere.
+        patterns.iter().map(|id| self.patterns.paths.pattern(*id).and_then(place)).collect()
+    }
+}
+
+/// The file that a pattern is about, or the folder that all its paths are in. A name without a place, such as that of a memfd,
+/// has none.
+fn place(pattern: &PathPattern) -> Option<String> {
+    let place = match pattern {
+        PathPattern::Exact(path) | PathPattern::Folder(path) => path.as_str(),
+        PathPattern::Regex { begin, .. } => &begin[..=begin.rfind('/')?],
+    };
+    (place.starts_with('/') && place.len() > 1).then(|| place.to_owned())
+}
+
+fn add(all: &mut Places, more: Places) {
+    *all = all.take().zip(more).map(|(mut all, more)| {
+        all.extend(more);
+        all
+    });
+}
+
+fn wanted(places: Places) -> Wanted {
+    match places {
+        None => Wanted::All,
+        Some(places) => Wanted::Paths(places.into_iter().map(|path| path.into_bytes().into()).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::policy::pattern::Paths;
+
+    fn text(parts: &'static [&'static str], most: usize) -> impl Strategy<Value = String> {
+        prop::collection::vec(prop::sample::select(parts), 1..most).prop_map(|parts| parts.concat())
+    }
+
+    fn patterns() -> impl Strategy<Value = String> {
+        const GLOB: &[&str] =
+            &["/", "/", "a", "b", "ab", "*", "**", "/**/", "?", "[ab]", "{a,b}", "{/a,/b/}", "{,a}", "\\*", "\\a"];
+        const REGEX: &[&str] =
+            &["/", "/", "a", "b", ".*", ".", "?", "+", "*", "(", ")", "|", "^", "$", "[ab]", "{0,1}", "(?i)", "\\/", "\\."];
+        prop_oneof![text(GLOB, 8), text(REGEX, 8).prop_map(|text| format!("regex:{text}"))]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 20_000, max_global_rejects: 200_000, ..ProptestConfig::default() })]
+
+        /// What a rule matches is asked for.
+        #[test]
+        fn no_match_is_left_out(pattern in patterns(), path in text(&["/", "/", "/", "a", "b", "ab", "A", "*", "."], 8)) {
+            let Ok(parsed) = PathPattern::parse(&pattern) else { return Ok(()) };
+            let mut paths = Paths::default();
+            paths.add(&parsed);
+            prop_assume!(paths.finish().is_ok());
+            if paths.find(path.as_bytes()).is_empty() {
+                return Ok(());
+            }
+            let asked = match place(&parsed) {
+                None => true,
+                Some(folder) if folder.ends_with('/') => path.starts_with(&folder) && path.len() > folder.len(),
+                Some(exact) => path == exact,
+            };
+            prop_assert!(asked, "{pattern} matches {path}, but {:?} is asked for", place(&parsed));
+        }
+    }
+}

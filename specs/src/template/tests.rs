@@ -1,0 +1,58 @@
+use super::*;
+use crate::cel::tests::{chmod, exec};
+
+fn render(text: &str, event: &Event) -> String {
+    let (template, problems) = Template::parse(text);
+    assert_eq!(problems, [], "{text}");
+    template.unwrap().render(event)
+}
+
+fn problem(text: &str) -> (String, String, String) {
+    let (template, problems) = Template::parse(text);
+    let [problem] = problems.as_slice() else { panic!("{text}: {problems:#?}") };
+    assert!(template.is_none());
+    let said = if problem.label.is_empty() { problem.help.clone().unwrap_or_default() } else { problem.label.clone() };
+    (text[problem.span.clone()].to_owned(), problem.message.clone(), said)
+}
+
+#[test]
+fn fields_are_filled_in() {
+    let text =
+        "{{process.exe}} changed {{ file.path }} to {{file.mode}} ({{process.args}}; {{process.pid}}; {{file.created}}) }}";
+    assert_eq!(render(text, &chmod()), "/bin/chmod changed /etc/shadow to 0777 (chmod -v 0777 /etc/shadow; 7; false) }}");
+    assert_eq!(render("{{file.path}} {{kubernetes.pod}} {{type}}", &exec()), "- - exec");
+    assert_eq!(render("{{kubernetes.labels.app.kubernetes.io/name}}{{kubernetes.labels.x}}", &chmod()), "shop-");
+    assert_eq!(render("", &chmod()), "");
+}
+
+#[test]
+fn wrong_fields_are_named_where_they_are() {
+    let expect = |text, at: &str, message: &str, said: &str| {
+        assert_eq!(problem(text), (at.to_owned(), message.to_owned(), said.to_owned()));
+    };
+    expect("é {{ process.ex }}", "ex", "`process` has no field `ex`", "did you mean `exe`?");
+    expect("{{proces.exe}}", "proces", "the event has no field `proces`", "did you mean `process`?");
+    expect(
+        "{{kubernetes.owner}}",
+        "owner",
+        "`kubernetes.owner` is an object, which no message can show",
+        "name one of its fields: kind, name",
+    );
+    expect("{{file.path", "{{", "this `{{` is never closed", "write `{{process.exe}}`");
+    expect(
+        "{{kubernetes.labels}}",
+        "labels",
+        "`kubernetes.labels` is a map, which no message can show",
+        "name a key of it: kubernetes.labels.app",
+    );
+    expect("{{process.exe.a}}", "process.exe.a", "`process.exe` is a text: it has no fields", "");
+    assert!(Template::parse("{{}} {{a}} {{b.c}}").1.len() == 3);
+}
+
+#[test]
+fn a_message_stays_short() {
+    let mut event = exec();
+    std::sync::Arc::make_mut(&mut event.process).args = (0..5_000).map(|_| "é").collect();
+    let message = render("{{process.args}}{{process.args}}x", &event);
+    assert!(message.len() <= MAX_MESSAGE && message.len() > MAX_MESSAGE - 3);
+}
