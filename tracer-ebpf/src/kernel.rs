@@ -16,6 +16,8 @@ pub static CONFIG: Config = Config {
     cgroup_subsys: 0,
     thread_size: 0,
     regs_size: 0,
+    anywhere: 0,
+    somewhere: 0,
 };
 
 /// Offsets in this kernel's structures.

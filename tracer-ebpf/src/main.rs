@@ -3,6 +3,7 @@
 //! - `kernel`: constants from user space, and reads of kernel and user memory
 //! - `maps`: what is shared with user space
 //! - `scope`: whether an event is wanted, before anything else is done for it
+//! - `wanted`: the same for what is done to a file, as soon as that and the path are known
 //! - `scratch`: memory to build records in
 //! - `record`: building a record and handing it over, or counting its loss
 //! - `head`, `file`, `walk`, `call`: what goes into a record
@@ -25,6 +26,7 @@ mod record;
 mod scope;
 mod scratch;
 mod walk;
+mod wanted;
 
 #[cfg(not(test))]
 #[panic_handler]

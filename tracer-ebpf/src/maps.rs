@@ -2,9 +2,9 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
-use knark_abi::{Count, ExeKey, INFLIGHT_SMALL, RECORD_BYTES, kind};
+use knark_abi::{Count, ExeKey, INFLIGHT_SMALL, RECORD_BYTES, WANTED_BYTES, kind};
 
 use crate::scratch::Scratch;
 
@@ -31,6 +31,10 @@ pub static COMMS: HashMap<[u8; 16], u8> = HashMap::with_max_entries(64, 0);
 /// Wanted exes.
 #[map]
 pub static EXES: HashMap<ExeKey, u8> = HashMap::with_max_entries(64, 0);
+
+/// What is wanted of which paths; see `knark_abi::WantedKey`.
+#[map]
+pub static WANTED: LpmTrie<[u8; WANTED_BYTES], u32> = LpmTrie::with_max_entries(1, 0);
 
 // Path calls that have begun, as the records they will be, by thread. Allocated in advance: kernels before 6.1 warn of
 // programs that allocate, and nothing can fail here but for more than so many threads within calls at once.

@@ -6,7 +6,7 @@
 
 use core::ptr;
 
-use knark_abi::ExeKey;
+use knark_abi::{ExeKey, WantedKey};
 
 use crate::{kernel, maps::SCRATCH, record::Out, walk::Walk};
 
@@ -28,6 +28,10 @@ pub struct Scratch {
     pub args: [u64; 6],
     /// The exe to look up: half the stack, were it there.
     pub key: ExeKey,
+    /// The path to look up.
+    pub wanted: WantedKey,
+    /// While that is looked through, the four bytes before this one.
+    pub before: u32,
 }
 
 /// Does something with scratch memory that is nobody else's meanwhile. It gets its number, too, for [`of`]. None if all of

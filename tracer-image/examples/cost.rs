@@ -1,4 +1,5 @@
-//! What the probes cost, in pairs of runs with and without them: `cost [ROUNDS]`, as root.
+//! What the probes cost, in pairs of runs with and without them: `cost [ROUNDS [paths]]`, as root; with `paths`, only what it
+//! costs to tell wanted paths apart.
 //!
 //! Of each run the fastest tenth counts, since other programs disturb the rest; of the pairs, the median. Between pairs it waits until the kernel has detached the probes, which takes seconds.
 #![expect(unsafe_code, reason = "clocks and system calls that must not be wrapped")]
@@ -13,7 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use knark_tracer::bpf::{Events, Options, Probes, Record, Scope};
+use knark_specs::frame::{FileOp, Want, Wanted as Paths, WantedFile};
+use knark_tracer::bpf::{Events, Options, Probes, Record, Scope, Wanted};
 
 const CALLS: u32 = 200_000;
 const EXECS: u32 = 500;
@@ -29,6 +31,9 @@ struct Costs {
 
 fn main() {
     let rounds = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(5);
+    if std::env::args().nth(2).as_deref() == Some("paths") {
+        return paths(rounds);
+    }
     let nobody = [b'?'; 16];
     let both = Events { exec: true, file: true, exit: false };
     let scope = |scope: Scope| Options { scope, events: both, exclude_tgids: Vec::new(), ..Options::default() };
@@ -65,6 +70,57 @@ fn main() {
     }
     println!("load and attach: {:.0} ms", median(attached.into_iter()));
     million();
+    paths(rounds);
+}
+
+/// What an open costs whose path isn't wanted, by how many paths are. They differ from it in their last component only, so
+/// that the look-up goes as deep as it can.
+fn paths(rounds: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let name = |name: &str| folder.path().join("some/folders/deep").join(name).into_os_string().into_encoded_bytes();
+    fs::create_dir_all(folder.path().join("some/folders/deep/other")).unwrap();
+    let file = std::ffi::CString::new(name("other/file")).unwrap();
+    fs::write(folder.path().join("some/folders/deep/other/file"), "x").unwrap();
+    let options = |files: Vec<WantedFile>| {
+        let wanted = Some(Wanted::new(&Want { file: files, ..Want::default() }));
+        let events = Events { exec: false, file: true, exit: false };
+        Options { wanted, events, exclude_tgids: Vec::new(), ..Options::default() }
+    };
+    let wanted = |n: usize| {
+        // one half of each kind
+        let paths = (0..n).map(|i| name(&format!("{i}{}", if i % 2 == 0 { "/" } else { "" })).into()).collect();
+        options(vec![WantedFile { ops: vec![FileOp::Open], paths: Paths::Paths(paths) }])
+    };
+    let all = |op| options(vec![WantedFile { ops: vec![op], paths: Paths::All }]);
+    let cases = [
+        ("all wanted", all(FileOp::Open)),
+        ("another operation", all(FileOp::WriteOpen)),
+        ("1 path", wanted(1)),
+        ("100 paths", wanted(100)),
+        ("1,000 paths", wanted(1_000)),
+        ("10,000 paths", wanted(10_000)),
+    ];
+    let mut added = vec![Vec::new(); cases.len()];
+    let mut alone = Vec::new();
+    let measure = || {
+        per(CALLS, || unsafe {
+            libc::close(libc::open(file.as_ptr(), libc::O_RDONLY));
+        })
+    };
+    for _ in 0..rounds {
+        for ((_, options), added) in cases.iter().zip(&mut added) {
+            let before = measure();
+            let (with, _) = draining(Probes::attach(options).unwrap(), measure);
+            wait_until_detached();
+            let after = measure();
+            added.push(with - f64::midpoint(before, after));
+            alone.push(before);
+        }
+    }
+    println!("open and close without probes: {:.0} ns", median(alone.into_iter()));
+    for ((name, _), added) in cases.iter().zip(added) {
+        println!("{name}: open {:+.0} ns", median(added.into_iter()));
+    }
 }
 
 fn measure() -> Costs {
@@ -122,7 +178,7 @@ fn clock(which: libc::clockid_t) -> i64 {
 }
 
 /// Runs it while another thread drains the ring as the tracer does.
-fn draining(mut probes: Probes, run: impl FnOnce() -> Costs) -> (Costs, bool) {
+fn draining<T>(mut probes: Probes, run: impl FnOnce() -> T) -> (T, bool) {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let drainer = scope.spawn(|| {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     bpf::{
-        self, CgroupVersion, Events, Options, ProbeState, ProbeStatus, Probes,
+        AttachError, CgroupVersion, Events, Options, ProbeState, ProbeStatus, Probes,
         features::{self, Features, Lockdown, Tracefs},
     },
     cgroup_path::kubepods_root,
@@ -59,10 +59,16 @@ fn trial() -> Options {
     options
 }
 
-fn report(features: Features, trial: &Result<Probes, bpf::AttachError>) -> Report {
+fn report(features: Features, trial: &Result<Probes, AttachError>) -> Report {
     let mut problems = Vec::new();
+    // The kernel hides its tracepoints as well then: one cause is one problem.
+    let locked_down = matches!(trial, Err(AttachError::LockedDown));
     let probes = match trial {
         Ok(probes) => probes.attached().to_vec(),
+        Err(error @ AttachError::LockedDown) => {
+            problems.push(error.to_string());
+            Vec::new()
+        }
         Err(error) => {
             problems.push(format!("attaching the probes: {}", crate::engine::describe(error)));
             features.probes
@@ -74,7 +80,9 @@ fn report(features: Features, trial: &Result<Probes, bpf::AttachError>) -> Repor
     if let Err(why) = &features.cgroups {
         problems.push(format!("cgroups: {why}"));
     }
-    if let Err(why) = &features.tracefs {
+    if let Err(why) = &features.tracefs
+        && !locked_down
+    {
         problems.push(format!("tracefs: {why}: mount it on the node with `mount -t tracefs tracefs /sys/kernel/tracing`"));
     }
     Report {
@@ -84,6 +92,7 @@ fn report(features: Features, trial: &Result<Probes, bpf::AttachError>) -> Repor
         btf: features.btf.is_ok(),
         jit: features.jit,
         lockdown: match features.lockdown {
+            _ if locked_down => "confidentiality",
             Lockdown::None => "none",
             Lockdown::Integrity => "integrity",
             Lockdown::Confidentiality => "confidentiality",

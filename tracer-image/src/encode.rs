@@ -1,5 +1,7 @@
 //! Records of the kernel as items of the stream.
 
+use std::borrow::Cow;
+
 use knark_specs::{
     frame::{self, Exec, Exit, File, FileOp, Item, Path},
     path,
@@ -35,22 +37,11 @@ pub fn exit(record: &bpf::Exit, process: u32, batch: &mut Vec<u8>) {
 
 /// Encodes an open, failed or not. `comm` is the process's name.
 pub fn open(record: &bpf::Open<'_>, process: u32, comm: &[u8], batch: &mut Vec<u8>) {
-    const WRITES: u32 = (libc::O_WRONLY | libc::O_RDWR | libc::O_TRUNC).cast_unsigned();
-    let failed = record.result < 0;
-    let joined;
-    let path = if failed || record.head.has(mark::FD_EMPTY) {
-        joined = path::join(record.path.walked, record.path.name);
-        Path { argument: true, ..described(&record.path, &joined) }
-    } else {
-        // Of an open that succeeded the walked path is the file itself, whatever the argument was.
-        Path { path: record.path.walked, asked: b"", ..described(&record.path, record.path.walked) }
-    };
-    let op = if record.created() {
-        FileOp::Create
-    } else if record.flags & WRITES != 0 {
-        FileOp::WriteOpen
-    } else {
-        FileOp::Open
+    let opened = open_path(record);
+    let path = described(&record.path, &opened);
+    let path = match opened {
+        Cow::Owned(_) => Path { argument: true, ..path },
+        Cow::Borrowed(_) => Path { asked: b"", ..path },
     };
     let inode = record.inode.as_ref();
     let item = Item::File(File {
@@ -62,23 +53,15 @@ pub fn open(record: &bpf::Open<'_>, process: u32, comm: &[u8], batch: &mut Vec<u
         gid: inode.map(|i| i.gid),
         inode: inode.map(|i| i.ino),
         device: inode.map(device),
-        ..file(&record.head, process, comm, op, i64::from(record.result), record.op)
+        ..file(&record.head, process, comm, record.file_op(), i64::from(record.result), record.op)
     });
     batch::put(&item, batch);
 }
 
 /// Encodes a call that names a file, or changes one through its descriptor. `comm` is the process's name.
 pub fn path_call(record: &bpf::PathCall<'_>, process: u32, comm: &[u8], batch: &mut Vec<u8>) {
-    let from = match record.path.source() {
-        PathSource::Kernel => record.path.walked.to_vec(),
-        PathSource::Argument => path::join(record.path.walked, record.path.name),
-    };
+    let (from, to) = call_paths(record);
     let path = described(&record.path, &from);
-    let to = record.second.as_ref().map(|second| match record.op {
-        // What a symbolic link says is no path yet: it stands as it is.
-        Op::Symlink | Op::Symlinkat => second.name.to_vec(),
-        _ => path::join(second.walked, second.name),
-    });
     let second = record.second.as_ref().zip(to.as_ref()).map(|(second, to)| described(second, to));
     let owner = |id: u32| (id != u32::MAX).then_some(id);
     let before = record.before.as_ref();
@@ -96,9 +79,33 @@ pub fn path_call(record: &bpf::PathCall<'_>, process: u32, comm: &[u8], batch: &
         device: before.map(device),
         size: record.new_size(),
         xattr: record.xattr.as_ref().map_or(b"", |xattr| xattr.name),
-        ..file(&record.head, process, comm, operation(record), record.result, record.op)
+        ..file(&record.head, process, comm, record.file_op(), record.result, record.op)
     });
     batch::put(&item, batch);
+}
+
+/// The path that an open's event says: borrowed if the kernel resolved it, owned if it is made of the argument.
+pub fn open_path<'a>(record: &bpf::Open<'a>) -> Cow<'a, [u8]> {
+    if record.result < 0 || record.head.has(mark::FD_EMPTY) {
+        Cow::Owned(path::join(record.path.walked, record.path.name))
+    } else {
+        // Of an open that succeeded the walked path is the file itself, whatever the argument was.
+        Cow::Borrowed(record.path.walked)
+    }
+}
+
+/// The path that a path call's event says, and the other one of a call with two.
+pub fn call_paths<'a>(record: &bpf::PathCall<'a>) -> (Cow<'a, [u8]>, Option<Cow<'a, [u8]>>) {
+    let from = match record.path.source() {
+        PathSource::Kernel => Cow::Borrowed(record.path.walked),
+        PathSource::Argument => Cow::Owned(path::join(record.path.walked, record.path.name)),
+    };
+    let to = record.second.as_ref().map(|second| match record.op {
+        // What a symbolic link says is no path yet: it stands as it is.
+        Op::Symlink | Op::Symlinkat => Cow::Borrowed(second.name),
+        _ => Cow::Owned(path::join(second.walked, second.name)),
+    });
+    (from, to)
 }
 
 fn file<'a>(head: &'a bpf::Head, process: u32, comm: &[u8], op: FileOp, result: i64, call: Op) -> File<'a> {
@@ -145,26 +152,6 @@ fn described<'a>(name: &PathName<'a>, path: &'a [u8]) -> frame::Path<'a> {
 fn raced(record: &bpf::Open<'_>) -> bool {
     let last = |path: &[u8]| path.rsplit(|b| *b == b'/').find(|part| !part.is_empty()).map(<[u8]>::to_vec);
     record.head.has(mark::FD_EMPTY) || record.racy() && record.result >= 0 && last(record.path.walked) != last(record.path.name)
-}
-
-fn operation(record: &bpf::PathCall<'_>) -> FileOp {
-    const AT_REMOVEDIR: u32 = libc::AT_REMOVEDIR.cast_unsigned();
-    match record.op {
-        Op::Open | Op::Openat | Op::Openat2 | Op::OpenByHandleAt => FileOp::Open,
-        Op::Creat | Op::Mknod | Op::Mknodat => FileOp::Create,
-        Op::Truncate | Op::Ftruncate => FileOp::Truncate,
-        Op::Rename | Op::Renameat | Op::Renameat2 => FileOp::Rename,
-        Op::Link | Op::Linkat => FileOp::Link,
-        Op::Symlink | Op::Symlinkat => FileOp::Symlink,
-        Op::Unlinkat if record.flags().is_some_and(|flags| flags & AT_REMOVEDIR != 0) => FileOp::Rmdir,
-        Op::Unlink | Op::Unlinkat => FileOp::Unlink,
-        Op::Mkdir | Op::Mkdirat => FileOp::Mkdir,
-        Op::Rmdir => FileOp::Rmdir,
-        Op::Chmod | Op::Fchmod | Op::Fchmodat | Op::Fchmodat2 => FileOp::Chmod,
-        Op::Chown | Op::Lchown | Op::Fchown | Op::Fchownat => FileOp::Chown,
-        Op::Setxattr | Op::Lsetxattr | Op::Fsetxattr | Op::Setxattrat => FileOp::Setxattr,
-        Op::Removexattr | Op::Lremovexattr | Op::Fremovexattr | Op::Removexattrat => FileOp::Removexattr,
-    }
 }
 
 fn device(inode: &bpf::Inode) -> u32 {

@@ -1,6 +1,7 @@
 //! The tracer's heart: takes records from the kernel, decides, names, encodes, and hands batches to the outbox.
 
 mod plan;
+mod want;
 
 use std::{
     sync::{Arc, mpsc},
@@ -11,7 +12,7 @@ use knark_specs::frame::{Ending, Hello, Plan, PodVerdict, Probe, Stage, Status, 
 
 use crate::{
     batch,
-    bpf::{self, AttachError, MapError, ProbeState, Probes, Record},
+    bpf::{self, AttachError, MapError, ProbeState, Probes, Record, Wanted},
     clock,
     containers::{Containers, Decision},
     encode,
@@ -96,7 +97,8 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
                 return Ok(self.bye(reason, Status::default()));
             }
         };
-        let mut probes = Probes::attach(&plan::options(&plan))?;
+        let options = plan::options(&plan);
+        let mut probes = Probes::attach(&options)?;
         plan::add_processes(&plan, &mut probes)?;
         let hierarchy = bpf::hierarchy().map_err(|e| EngineError::Io("finding the cgroup hierarchy".into(), e))?;
         plan::check_cgroups(&plan, &hierarchy)?;
@@ -104,6 +106,7 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
             containers: Containers::new(plan.target.clone(), hierarchy, self.own_pod.clone()),
             outbox: Arc::clone(&self.outbox),
             plan,
+            wanted: options.wanted,
             processes: Processes::default(),
             args: bpf::Args::default(),
             hold: Hold::default(),
@@ -229,6 +232,8 @@ fn empty(tracer: &mut Tracer, probes: &mut Probes) -> Result<Status, EngineError
 struct Tracer {
     outbox: Arc<Outbox>,
     plan: Plan,
+    /// Which events; None: all of the plan's kinds.
+    wanted: Option<Wanted>,
     containers: Containers,
     processes: Processes,
     args: bpf::Args,
@@ -256,14 +261,26 @@ impl Tracer {
             Record::CgroupRmdir(gone) => return self.containers.remove(gone.id),
             _ => {}
         }
+        let event = want::is_event(&self.plan, record);
+        let wanted = want::is_wanted(self.wanted.as_ref(), record);
+        // Here, and not where it is judged again: each is counted once.
+        self.filtered += u64::from(event && !wanted);
+        // An exec that isn't wanted still tells what its process runs.
+        if wanted || matches!(record, Record::Exec(_)) {
+            self.judge(bytes, record, event && wanted);
+        }
+    }
+
+    /// Does with a record what becomes of its cgroup's. `event` says whether it counts as an event.
+    fn judge(&mut self, bytes: &[u8], record: &Record<'_>, event: bool) {
         match self.containers.decision(record.head().cgroup) {
-            Some(Decision::Send) => self.send(record),
-            Some(Decision::Drop) => self.filtered += u64::from(self.is_event(record)),
-            Some(Decision::Hold { pod_uid }) => self.hold.push(pod_uid, bytes, is_event(&self.plan, record)),
+            Some(Decision::Send) => self.send(record, event),
+            Some(Decision::Drop) => self.filtered += u64::from(event),
+            Some(Decision::Hold { pod_uid }) => self.hold.push(pod_uid, bytes, event),
             // The record of its making was lost, and the kernel let it inherit a verdict: whose it is, the tree tells.
             None => {
                 self.incomplete = true;
-                self.hold.push(&unknown(record.head().cgroup), bytes, is_event(&self.plan, record));
+                self.hold.push(&unknown(record.head().cgroup), bytes, event);
             }
         }
     }
@@ -275,20 +292,21 @@ impl Tracer {
         for released in self.hold.release(|key| containers.is_decided(key) || known(key)) {
             for bytes in released.iter() {
                 if let Some(record) = Record::parse(bytes) {
-                    self.take(bytes, &record);
+                    let event = want::is_event(&self.plan, &record) && want::is_wanted(self.wanted.as_ref(), &record);
+                    self.judge(bytes, &record, event);
                 }
             }
         }
     }
 
-    fn send(&mut self, record: &Record<'_>) {
+    fn send(&mut self, record: &Record<'_>, event: bool) {
         let head = record.head();
         let container = self.containers.slot(head.cgroup, &mut self.batch);
         match record {
             Record::Exec(exec) => {
                 let args = self.args.join(exec);
                 let process = self.processes.exec(exec, &args, container, &mut self.batch);
-                if self.plan.exec {
+                if event {
                     encode::exec(exec, process, &mut self.batch);
                 }
             }
@@ -307,14 +325,10 @@ impl Tracer {
             }
             Record::CgroupMkdir(_) | Record::CgroupRmdir(_) => {}
         }
-        self.sent += u64::from(self.is_event(record));
+        self.sent += u64::from(event);
         if self.batch.len() >= batch::FULL {
             self.flush();
         }
-    }
-
-    fn is_event(&self, record: &Record<'_>) -> bool {
-        is_event(&self.plan, record)
     }
 
     fn status(&mut self, probes: &Probes, watermark_ns: u64) -> Result<Status, EngineError> {
@@ -355,15 +369,6 @@ impl Tracer {
 /// What the events of a cgroup are held under until its pod is known.
 fn unknown(cgroup: u64) -> String {
     format!("#{cgroup}")
-}
-
-fn is_event(plan: &Plan, record: &Record<'_>) -> bool {
-    match record {
-        Record::Exec(_) => plan.exec,
-        Record::Open(_) | Record::Path(_) => plan.file,
-        Record::Exit(_) => plan.exit,
-        Record::ExecArgs(_) | Record::CgroupMkdir(_) | Record::CgroupRmdir(_) => false,
-    }
 }
 
 fn hello(probes: &Probes) -> Hello {

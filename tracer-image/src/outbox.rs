@@ -11,6 +11,8 @@ use knark_specs::{
     packet,
 };
 
+use crate::clock;
+
 /// Batches that aren't acknowledged take this much memory at most; then the kernel's ring fills, and what it loses is counted.
 const CAPACITY: usize = 24 << 20;
 
@@ -31,6 +33,8 @@ struct State {
     status: Status,
     status_due: bool,
     pong: u64,
+    /// How often the other side said something.
+    heard: u64,
     connection: u64,
 }
 
@@ -91,6 +95,7 @@ impl Outbox {
     pub fn pong(&self, ping: u64) {
         let mut state = self.lock();
         state.pong = ping;
+        state.heard += 1;
         state.status_due = true;
         self.changed.notify_all();
     }
@@ -101,18 +106,13 @@ impl Outbox {
         self.changed.notify_all();
     }
 
-    /// How much has not been acknowledged, in bytes.
-    pub fn unacknowledged(&self) -> usize {
-        self.lock().bytes
-    }
-
-    /// Waits until `done`, as long as the other side goes on acknowledging: a slow reader may take its time, a dead one not.
+    /// Waits until `done`, as long as the other side acknowledges or pings: a slow reader may take its time, a dead one not.
     pub fn linger(&self, patience: Duration, done: impl Fn() -> bool) {
-        let (mut left, mut until) = (self.unacknowledged(), Instant::now() + patience);
+        let (mut heard, mut until) = (self.lock().heard, Instant::now() + patience);
         while !done() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));
-            let now = self.unacknowledged();
-            if now != std::mem::replace(&mut left, now) {
+            let now = self.lock().heard;
+            if now != std::mem::replace(&mut heard, now) {
                 until = Instant::now() + patience;
             }
         }
@@ -121,6 +121,7 @@ impl Outbox {
     /// Forgets what arrived.
     pub fn ack(&self, seq: u64) {
         let mut state = self.lock();
+        state.heard += 1;
         while state.batches.front().is_some_and(|(first, _)| *first <= seq) {
             if let Some((_, packet)) = state.batches.pop_front() {
                 state.bytes -= packet.len();
@@ -162,7 +163,14 @@ impl Outbox {
             if cursor.greeted && state.status_due {
                 state.status_due = false;
                 let pong = std::mem::take(&mut state.pong);
-                let status = Status { pong, now_ns: crate::clock::boot_ns(), last_seq: state.last_seq, ..state.status.clone() };
+                let status = Status {
+                    pong,
+                    now_ns: clock::boot_ns(),
+                    // The engine may not have told of any yet.
+                    realtime_offset_ns: clock::realtime_offset_ns(),
+                    last_seq: state.last_seq,
+                    ..state.status.clone()
+                };
                 return Next::Packet(packet::encode(&Up::Status(status)).into());
             }
             if let Some(last) = &state.last {
@@ -233,6 +241,21 @@ mod tests {
         outbox.ack(last);
         assert!(outbox.has_room());
         assert_eq!(outbox.lock().bytes, 0);
+    }
+
+    #[test]
+    fn who_pings_is_waited_for() {
+        let outbox = Outbox::default();
+        outbox.push(vec![1]);
+        let patience = Duration::from_millis(100);
+        let began = Instant::now();
+        outbox.linger(patience, || {
+            if began.elapsed() < patience * 3 {
+                outbox.pong(1);
+            }
+            false
+        });
+        assert!(began.elapsed() >= patience * 4, "{:?}", began.elapsed());
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Processes {
             ancestors: exec.ancestors.iter().map(forebear).collect(),
             exe: exec.exe.walked.to_vec(),
             args: args.to_vec(),
-            args_cut_from: if exec.args_cut() { u32::try_from(exec.args_total).unwrap_or(u32::MAX) } else { 0 },
+            args_cut_from: args_cut_from(exec, args.len()),
             cwd: exec.cwd.walked.to_vec(),
             upper_layer: match exec.upper() {
                 Upper::Yes => Some(true),
@@ -246,6 +246,12 @@ impl Image {
         let ancestors: usize = self.ancestors.iter().map(|a| size_of::<Forebear>() + a.comm.len() + a.exe.len()).sum();
         size_of::<Entry>() + self.exe.len() + self.args.len() + self.cwd.len() + ancestors
     }
+}
+
+/// Besides the kernel's side, whose marks say so, user space may lack a part: a record that was lost, or had no room to wait.
+fn args_cut_from(exec: &Exec<'_>, args: usize) -> u32 {
+    let cut = exec.args_cut() || (args as u64) < exec.args_total;
+    if cut { u32::try_from(exec.args_total).unwrap_or(u32::MAX) } else { 0 }
 }
 
 fn define(slot: u32, entry: &Entry, batch: &mut Vec<u8>) {

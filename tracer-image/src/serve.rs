@@ -35,7 +35,7 @@ const MAX_STRANGERS: usize = 8;
 const GREETING: Duration = Duration::from_secs(5);
 /// How much longer than the grace time the first connection may take (ns): the plugin must first learn that the pod runs.
 const FIRST_WORD: u64 = 20_000_000_000;
-/// How long the plugin may stand still before the last word is out.
+/// How long nothing may be heard of the plugin before the last word is out.
 const GOODBYE: Duration = Duration::from_secs(5);
 
 /// The address that [`run`] listens on.

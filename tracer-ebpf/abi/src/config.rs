@@ -32,7 +32,44 @@ pub mod feature {
     pub const CGROUP_V1: u32 = 1 << 1;
     /// Exit records are wanted.
     pub const EXIT: u32 = 1 << 2;
+    /// Not everything that is done to files is wanted: `Config::anywhere`, `Config::somewhere` and the map of paths say what.
+    pub const WANTED: u32 = 1 << 3;
 }
+
+/// `Call::effect`: what is done to a file, by whichever call; also the bit's number in masks of what is wanted. User space
+/// numbers them; these are the ones that a call's number alone doesn't tell.
+pub mod effect {
+    /// Opened for reading.
+    pub const OPEN: u8 = 0;
+    /// Made by an open.
+    pub const CREATE: u8 = 1;
+    /// Opened for writing.
+    pub const WRITE_OPEN: u8 = 2;
+    /// A name removed.
+    pub const UNLINK: u8 = 7;
+    /// A directory removed.
+    pub const RMDIR: u8 = 9;
+
+    /// `O_WRONLY | O_RDWR | O_TRUNC`, the same on all architectures: the flags of an open for writing.
+    pub const WRITES: u32 = 0o1003;
+    /// `AT_REMOVEDIR`: the flag of unlinkat that removes a directory.
+    pub const REMOVES_DIR: u32 = 0x200;
+}
+
+/// Bytes of a path that the map of wanted paths tells apart; the kernel allows no more.
+pub const WANTED_BYTES: usize = 256;
+
+/// A key of the map of wanted paths, the longest one that begins a path deciding. The path's bytes: a folder's end in `/`,
+/// an exact path in a zero byte, and of those that don't fit the front is there. The value is the mask of effects.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct WantedKey {
+    /// How many bits of the path count.
+    pub bits: u32,
+    /// The path.
+    pub path: [u8; WANTED_BYTES],
+}
+const _: () = assert!(size_of::<WantedKey>() == 260);
 
 /// Processes that are never reported.
 pub const EXCLUDED: usize = 4;
@@ -55,8 +92,12 @@ pub struct Config {
     pub thread_size: u32,
     /// `sizeof(struct pt_regs)`, for the same.
     pub regs_size: u32,
+    /// With [`feature::WANTED`]: effects that are wanted whatever the path ...
+    pub anywhere: u32,
+    /// ... and those that are wanted on some paths.
+    pub somewhere: u32,
 }
-const _: () = assert!(size_of::<Config>() == 40);
+const _: () = assert!(size_of::<Config>() == 48);
 
 /// How to read a call's arguments: each field is the argument's index, or one of the constants below.
 #[repr(C)]
@@ -76,8 +117,8 @@ pub struct Call {
     pub xattr: u8,
     /// The `AT_*` flags, or [`Call::NO`].
     pub at_flags: u8,
-    /// Zero.
-    pub pad: u8,
+    /// What it does to a file; see [`effect`].
+    pub effect: u8,
 }
 const _: () = assert!(size_of::<Call>() == 8);
 

@@ -110,9 +110,9 @@ pub struct Header {
     pub tid: u32,
     /// Thread group of the parent.
     pub ppid: u32,
-    /// Real user id, as the first user namespace counts.
+    /// Effective user id, as the first user namespace counts.
     pub uid: u32,
-    /// Real group id.
+    /// Effective group id.
     pub gid: u32,
     /// Nanoseconds since boot, sleep included; of a path call it is the time of its end.
     pub boot_ns: u64,

@@ -3,7 +3,7 @@
 //! The record is built here and kept until the call ends, when only its result is missing.
 
 use aya_ebpf::{helpers::generated, macros::tracepoint, programs::TracePointContext};
-use knark_abi::{Call, INFLIGHT_SMALL, Inode, PathBody, PathPart, kind, mark};
+use knark_abi::{Call, Header, INFLIGHT_SMALL, Inode, Op, PathBody, PathPart, effect, kind, mark, text, walk as found};
 
 use crate::{
     call::{Given, append, argument},
@@ -12,6 +12,7 @@ use crate::{
     record::{self, Out},
     scope,
     scratch::{self, Scratch},
+    wanted::{self, Wanted, knark_wanted_argument, knark_wanted_walked},
 };
 
 /// `BPF_NOEXIST`
@@ -25,23 +26,36 @@ pub fn path_enter(ctx: TracePointContext) -> u32 {
         let nr = super::number(&ctx);
         let call = kernel::call(nr);
         if call.op != 0 {
-            record::seen(kind::PATH);
             // SAFETY: the scratch memory is this program's own.
             let done = scratch::with(|s, number| unsafe { enter(s, number, call, nr, verdict) });
             if done.is_none() {
+                record::seen(kind::PATH);
                 record::no_room(kind::PATH);
+            } else if done == Some(false) {
+                forget();
             }
         }
     }
     0
 }
 
+/// Gives false if the call isn't wanted.
+///
 /// # Safety
 /// `s` must be the scratch memory of that number.
 #[inline(always)]
-unsafe fn enter(s: *mut Scratch, number: u32, call: Call, nr: u32, verdict: u8) {
+unsafe fn enter(s: *mut Scratch, number: u32, call: Call, nr: u32, verdict: u8) -> bool {
     // SAFETY: by this function's contract.
     unsafe {
+        let known = kernel::arguments(&mut (*s).args, nr);
+        let mut effect = call.effect;
+        if call.op == Op::Unlinkat as u8 && (*s).args[2] & u64::from(effect::REMOVES_DIR) != 0 {
+            effect = effect::RMDIR;
+        }
+        let wanted = if known { wanted::effect(effect) } else { Wanted::Yes };
+        if wanted == Wanted::No {
+            return false;
+        }
         let out = &raw mut (*s).out;
         let head = Out::head(out);
         head::fill(head, kind::PATH, call.op, verdict);
@@ -53,7 +67,6 @@ unsafe fn enter(s: *mut Scratch, number: u32, call: Call, nr: u32, verdict: u8) 
         (*body).xattr_len = 0;
         (*body).xattr_flags = 0;
         (*body).pad = 0;
-        let known = kernel::arguments(&mut (*s).args, nr);
         if !known {
             (*head).marks |= mark::NO_REGS;
             (*s).args = [0; 6];
@@ -64,8 +77,31 @@ unsafe fn enter(s: *mut Scratch, number: u32, call: Call, nr: u32, verdict: u8) 
         if known {
             parts(s, number, nr, call);
         }
+        if wanted == Wanted::ByPath && call.second_dir == Call::NO && !by_path(number, &raw const (*body).first, effect) {
+            return false;
+        }
+        record::seen(kind::PATH);
         (*head).len = Out::len(out) as u32;
         keep(out);
+    }
+    true
+}
+
+/// Whether a call with one path is wanted on it. Its strings are the first of the record.
+///
+/// # Safety
+/// `part` must be valid.
+#[inline(always)]
+unsafe fn by_path(number: u32, part: *const PathPart, effect: u8) -> bool {
+    const STRINGS: u32 = (size_of::<Header>() + size_of::<PathBody>()) as u32;
+    // SAFETY: by this function's contract.
+    let PathPart { walked_len, name_len, walked_flags, name_flags, .. } = unsafe { *part };
+    if name_flags == 0 && walked_flags & found::NONE == 0 {
+        knark_wanted_walked(number, u32::from(effect)) != 0
+    } else if name_flags == text::PRESENT && walked_flags == 0 && walked_len == 0 {
+        knark_wanted_argument(number, STRINGS, u32::from(name_len), u32::from(effect)) != 0
+    } else {
+        true
     }
 }
 
@@ -114,6 +150,17 @@ unsafe fn parts(s: *mut Scratch, number: u32, nr: u32, call: Call) {
             (*body).xattr_len = len;
             (*body).xattr_flags = flags;
         }
+    }
+}
+
+/// Sees to it that the end of a call that isn't wanted is not taken for that of an earlier one of this thread, whose own end was
+/// not seen. That one is lost.
+#[inline(always)]
+fn forget() {
+    let key = kernel::pid_tgid();
+    let lost = u64::from(INFLIGHT.remove(key).is_ok()) + u64::from(INFLIGHT_LONG.remove(key).is_ok());
+    if lost != 0 {
+        record::count(kind::PATH, |c| &raw mut c.lost_inflight, lost);
     }
 }
 

@@ -1,6 +1,9 @@
 //! The system calls that are watched: their names, their numbers here, and how their arguments name files.
 
-use knark_abi::{CALLS, Call, Op};
+use knark_abi::{CALLS, Call, Op, effect};
+use knark_specs::frame::FileOp;
+
+use super::Effects;
 
 const NO: u8 = Call::NO;
 const CWD: u8 = Call::CWD;
@@ -18,13 +21,48 @@ impl Watched {
     pub(super) fn opens(&self) -> bool {
         matches!(self.op, Op::Open | Op::Openat | Op::Openat2 | Op::Creat | Op::OpenByHandleAt)
     }
+
+    /// All that it may do to a file.
+    pub(super) fn effects(&self) -> Effects {
+        let more: &[FileOp] = match self.op {
+            Op::Unlinkat => &[FileOp::Rmdir],
+            _ if self.opens() => &[FileOp::Create, FileOp::WriteOpen],
+            _ => &[],
+        };
+        Effects::of(file_op(self.op)).with(more)
+    }
 }
+
+/// What a call does to a file, as far as its name tells.
+pub(super) const fn file_op(op: Op) -> FileOp {
+    match op {
+        Op::Open | Op::Openat | Op::Openat2 | Op::Creat | Op::OpenByHandleAt => FileOp::Open,
+        Op::Mknod | Op::Mknodat => FileOp::Create,
+        Op::Truncate | Op::Ftruncate => FileOp::Truncate,
+        Op::Rename | Op::Renameat | Op::Renameat2 => FileOp::Rename,
+        Op::Link | Op::Linkat => FileOp::Link,
+        Op::Symlink | Op::Symlinkat => FileOp::Symlink,
+        Op::Unlink | Op::Unlinkat => FileOp::Unlink,
+        Op::Mkdir | Op::Mkdirat => FileOp::Mkdir,
+        Op::Rmdir => FileOp::Rmdir,
+        Op::Chmod | Op::Fchmod | Op::Fchmodat | Op::Fchmodat2 => FileOp::Chmod,
+        Op::Chown | Op::Lchown | Op::Fchown | Op::Fchownat => FileOp::Chown,
+        Op::Setxattr | Op::Lsetxattr | Op::Fsetxattr | Op::Setxattrat => FileOp::Setxattr,
+        Op::Removexattr | Op::Lremovexattr | Op::Fremovexattr | Op::Removexattrat => FileOp::Removexattr,
+    }
+}
+
+const _: () = {
+    assert!(FileOp::Open as u8 == effect::OPEN && FileOp::Create as u8 == effect::CREATE);
+    assert!(FileOp::WriteOpen as u8 == effect::WRITE_OPEN);
+    assert!(FileOp::Unlink as u8 == effect::UNLINK && FileOp::Rmdir as u8 == effect::RMDIR);
+};
 
 /// `(directory, name)` of both paths, the extended attribute's name, the `AT_*` flags.
 const fn how(op: Op, first: (u8, u8), second: (u8, u8), xattr: u8, at_flags: u8) -> Call {
     let (first_dir, first_name) = first;
     let (second_dir, second_name) = second;
-    Call { op: op as u8, first_dir, first_name, second_dir, second_name, xattr, at_flags, pad: 0 }
+    Call { op: op as u8, first_dir, first_name, second_dir, second_name, xattr, at_flags, effect: file_op(op) as u8 }
 }
 
 const NONE: (u8, u8) = (NO, NO);

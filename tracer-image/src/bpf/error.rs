@@ -24,6 +24,12 @@ pub enum AttachError {
         #[source]
         source: io::Error,
     },
+    /// Lockdown is set to confidentiality.
+    #[error(
+        "this kernel is locked down to confidentiality, so that no program may read its memory: nothing can be traced here \
+         unless it is booted without lockdown=confidentiality (lockdown=integrity will do)"
+    )]
+    LockedDown,
     /// The verifier refused a program: a defect of knark on this kernel.
     #[error("the kernel's verifier refused the program {program}: {reason}; please report this, with the kernel's release")]
     Verifier {

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use knark_abi::{Op, mark, text, walk};
+use knark_abi::{Op, effect, mark, text, walk};
+use knark_specs::frame::FileOp;
 
-use super::{Head, Inode};
+use super::{Head, Inode, calls};
 
 /// Where a path comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +122,17 @@ pub struct Open<'a> {
 }
 
 impl Open<'_> {
+    /// What it does to the file.
+    pub const fn file_op(&self) -> FileOp {
+        if self.created() {
+            FileOp::Create
+        } else if self.flags & effect::WRITES != 0 {
+            FileOp::WriteOpen
+        } else {
+            FileOp::Open
+        }
+    }
+
     /// This open made the file.
     pub const fn created(&self) -> bool {
         self.head.has(mark::CREATED)
@@ -165,6 +177,14 @@ pub struct Xattr<'a> {
 }
 
 impl PathCall<'_> {
+    /// What it does to the file.
+    pub fn file_op(&self) -> FileOp {
+        match self.op {
+            Op::Unlinkat if self.flags().is_some_and(|flags| flags & effect::REMOVES_DIR != 0) => FileOp::Rmdir,
+            op => calls::file_op(op),
+        }
+    }
+
     /// The permission bits (and, of mknod, the type) that are asked for.
     pub fn new_mode(&self) -> Option<u32> {
         let at = match self.op {

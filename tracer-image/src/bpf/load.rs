@@ -8,17 +8,21 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{HashMap, MapError as LoaderMapError},
+    maps::{
+        HashMap, MapError as LoaderMapError,
+        lpm_trie::{Key, LpmTrie},
+    },
     programs::{Program, ProgramError},
 };
-use knark_abi::{Config, ExeKey, feature, scope};
+use knark_abi::{Config, ExeKey, WANTED_BYTES, feature, scope};
 
 use super::{
-    AttachError, CgroupVersion, Hierarchy, Missing, Options, ProbeState, ProbeStatus, Tier,
+    AttachError, CgroupVersion, Hierarchy, Missing, Options, ProbeState, ProbeStatus, Tier, Wanted,
     btf::{self, Btf},
     calls::{self, WATCHED},
     cgroups, link, offsets,
     tracefs::Events,
+    wanted,
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/knark"));
@@ -55,14 +59,16 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
     setup.btf(None);
     let btf = btf.map_err(no_btf)??;
     let offsets = offsets::of(&btf)?;
-    let config = config(options, &btf, hierarchy)?;
+    let wanted = options.wanted.as_ref().map(Wanted::kernel);
+    let config = config(options, &btf, hierarchy, wanted.as_ref())?;
     let calls = calls::table();
     let by_tgid = config.scope & (scope::TGID | scope::EXE) != 0;
     setup
         .override_global("CONFIG", bytes_of(&config), true)
         .override_global("OFFSETS", bytes_of(&offsets), true)
         .override_global("CALL_TABLE", bytes_of(&*calls), true)
-        .map_max_entries("RING", ring_size(options.ring_bytes));
+        .map_max_entries("RING", ring_size(options.ring_bytes))
+        .map_max_entries("WANTED", wanted.as_ref().map_or(1, |wanted| u32::try_from(wanted.paths.len()).unwrap_or(1).max(1)));
     // kernel memory for what is not used
     for (map, used) in [
         ("CGROUPS", options.scope.cgroups),
@@ -76,7 +82,7 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
         }
     }
     let mut ebpf = setup.load(OBJECT).map_err(|e| loading("loading the eBPF maps", e))?;
-    fill(&mut ebpf, options)?;
+    fill(&mut ebpf, options, wanted.as_ref())?;
 
     let internal = [
         Internal {
@@ -101,12 +107,17 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
         attach_internal(&mut loaded, tracepoint)?;
     }
     if options.events.file {
-        attach_calls(&mut loaded)?;
+        attach_calls(&mut loaded, options.wanted.as_ref())?;
     }
     Ok(loaded)
 }
 
-fn config(options: &Options, btf: &Btf, hierarchy: Option<&Hierarchy>) -> Result<Config, AttachError> {
+fn config(
+    options: &Options,
+    btf: &Btf,
+    hierarchy: Option<&Hierarchy>,
+    files: Option<&wanted::Kernel>,
+) -> Result<Config, AttachError> {
     let mut config = Config { regs_size: btf.size_of("pt_regs")?, thread_size: THREAD_SIZE, ..Config::default() };
     let wanted = &options.scope;
     for (bit, set) in [
@@ -130,6 +141,10 @@ fn config(options: &Options, btf: &Btf, hierarchy: Option<&Hierarchy>) -> Result
     if options.events.exit {
         config.features |= feature::EXIT;
     }
+    if let Some(files) = files {
+        config.features |= feature::WANTED;
+        (config.anywhere, config.somewhere) = (files.anywhere, files.somewhere);
+    }
     if let Some(hierarchy) = hierarchy {
         config.hierarchy = hierarchy.id;
         if hierarchy.version == CgroupVersion::V1
@@ -151,7 +166,7 @@ fn ring_size(bytes: u32) -> u32 {
     bytes.clamp(page, 1 << 30).next_power_of_two()
 }
 
-fn fill(ebpf: &mut Ebpf, options: &Options) -> Result<(), AttachError> {
+fn fill(ebpf: &mut Ebpf, options: &Options, wanted: Option<&wanted::Kernel>) -> Result<(), AttachError> {
     let failed = |e: LoaderMapError| AttachError::Failed { what: "filling the filter".into(), source: e.into() };
     let mut comms: HashMap<_, [u8; 16], u8> = map(ebpf, "COMMS").map_err(failed)?;
     for comm in &options.scope.comms {
@@ -165,6 +180,10 @@ fn fill(ebpf: &mut Ebpf, options: &Options) -> Result<(), AttachError> {
             _ => return Err(AttachError::Option("the path of a program to trace has at most 255 bytes".into())),
         }
         exes.insert(key, 1, 0).map_err(failed)?;
+    }
+    let mut paths: LpmTrie<_, [u8; WANTED_BYTES], u32> = map(ebpf, "WANTED").map_err(failed)?;
+    for (path, bits, effects) in wanted.iter().flat_map(|wanted| &wanted.paths) {
+        paths.insert(&Key::new(*bits, *path), effects, 0).map_err(failed)?;
     }
     Ok(())
 }
@@ -226,8 +245,9 @@ fn attach_internal(loaded: &mut Loaded, probe: &Internal) -> Result<(), AttachEr
     }
 }
 
-/// The ends of all calls first: a call whose beginning is seen is then seen to end.
-fn attach_calls(loaded: &mut Loaded) -> Result<(), AttachError> {
+/// The ends of all calls first: a call whose beginning is seen is then seen to end. A call that can do nothing of what is
+/// wanted is left alone.
+fn attach_calls(loaded: &mut Loaded, wanted: Option<&Wanted>) -> Result<(), AttachError> {
     let events = Events::open()
         .map_err(|source| AttachError::Tracefs { what: "looking for the system calls' tracepoints".into(), source })?;
     let fd = |name: &str| match loaded.ebpf.program(name) {
@@ -238,7 +258,7 @@ fn attach_calls(loaded: &mut Loaded) -> Result<(), AttachError> {
     let program = |of: Result<_, ProgramError>, name| of.map_err(|e| verdict(name, e));
     let (open_exit, path_enter, path_exit) =
         (program(open_exit, "open_exit")?, program(path_enter, "path_enter")?, program(path_exit, "path_exit")?);
-    for call in &WATCHED {
+    for call in WATCHED.iter().filter(|call| wanted.is_none_or(|wanted| wanted.could_be(call.effects()))) {
         let end = if call.opens() { open_exit } else { path_exit };
         let outcome = attach(&events, "sys_exit", call, end.as_fd()).and_then(|end| {
             let begin = if call.opens() { None } else { Some(attach(&events, "sys_enter", call, path_enter.as_fd())?) };
@@ -293,8 +313,8 @@ fn refused(e: &io::Error) -> ProbeState {
 }
 
 /// What the rights are that loading takes.
-const RIGHTS: &str = "Run as root, or with CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before 5.8), and see whether lockdown \
-                      is set to confidentiality in /sys/kernel/security/lockdown";
+const RIGHTS: &str = "Run as root, or with CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before 5.8); before 5.11 the limit on locked \
+                      memory (ulimit -l) has to be raised as well, or CAP_SYS_RESOURCE to be had";
 
 fn loading(what: &str, e: EbpfError) -> AttachError {
     if let EbpfError::MapError(LoaderMapError::CreateError { io_error, .. }) = &e
@@ -321,6 +341,9 @@ fn verdict(program: &str, e: ProgramError) -> AttachError {
             {
                 return forbidden;
             }
+            if locked_down(&log) {
+                return AttachError::LockedDown;
+            }
             let lines: Vec<&str> = log.lines().filter(|line| !line.is_empty()).collect();
             let reason = lines[lines.len().saturating_sub(12)..].join("\n");
             AttachError::Verifier { program: program.to_owned(), reason, source: io_error }
@@ -329,9 +352,27 @@ fn verdict(program: &str, e: ProgramError) -> AttachError {
     }
 }
 
+/// Whether it was the helpers that read the kernel's memory which the verifier refused. All kernels that have a ring
+/// buffer have them, so only lockdown takes them away; it can't be asked for where securityfs isn't mounted.
+fn locked_down(log: &str) -> bool {
+    ["unknown func ", "program of this type cannot use helper "].iter().any(|no| log.contains(&format!("{no}bpf_probe_read")))
+}
+
 /// The bytes of a value that has no padding.
 #[expect(unsafe_code, reason = "the loader takes bytes for constants")]
 fn bytes_of<T>(value: &T) -> &[u8] {
     // SAFETY: the three types that this is called with are `repr(C)` integers without padding, as knark-abi asserts.
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_lockdown_by_the_helper_that_is_refused() {
+        assert!(locked_down("1542: (85) call bpf_probe_read#4\nunknown func bpf_probe_read#4\n"));
+        assert!(locked_down("program of this type cannot use helper bpf_probe_read_kernel#113\nverification time 1 usec\n"));
+        assert!(!locked_down("1: (85) call bpf_probe_read#4\nunknown func bpf_loop#181\n"));
+    }
 }

@@ -25,6 +25,7 @@ mod plan;
 mod probes;
 mod record;
 mod tracefs;
+mod wanted;
 
 pub use calls::call_name;
 pub use cgroups::{CgroupVersion, Hierarchy, hierarchy};
@@ -36,3 +37,6 @@ pub use knark_abi::{Op, kind, mark, text, walk};
 pub use plan::{Missing, ProbeState, ProbeStatus, Tier};
 pub use probes::{Events, Options, Probes, Scope, Verdict};
 pub use record::{Cgroup, Exit, Head, Inode, Record};
+pub use wanted::Wanted;
+
+use wanted::Effects;

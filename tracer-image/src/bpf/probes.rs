@@ -14,7 +14,7 @@ use aya::{
 use knark_abi::{kind, scope, verdict};
 use rustix::event::epoll;
 
-use super::{AttachError, Count, Counters, Hierarchy, MapError, ProbeStatus, Record, cgroups, info, link, load, parse};
+use super::{AttachError, Count, Counters, Hierarchy, MapError, ProbeStatus, Record, Wanted, cgroups, info, link, load, parse};
 
 /// What to attach.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub struct Options {
     pub scope: Scope,
     /// Which events.
     pub events: Events,
+    /// Of the events of files, those that are wanted, as far as the kernel can tell; None: all.
+    pub wanted: Option<Wanted>,
     /// Processes that are never reported: knark's own. At most [`knark_abi::EXCLUDED`].
     pub exclude_tgids: Vec<u32>,
     /// The kernel's BTF, where it isn't at the usual place.
@@ -37,6 +39,7 @@ impl Default for Options {
             ring_bytes: 8 << 20,
             scope: Scope::default(),
             events: Events { exec: true, file: true, exit: false },
+            wanted: None,
             exclude_tgids: vec![std::process::id()],
             btf: None,
         }

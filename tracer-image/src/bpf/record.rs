@@ -57,9 +57,9 @@ pub struct Head {
     pub tid: u32,
     /// Parent process.
     pub ppid: u32,
-    /// Real user.
+    /// Effective user.
     pub uid: u32,
-    /// Real group.
+    /// Effective group.
     pub gid: u32,
     /// When the process started, ns since boot.
     pub start_ns: u64,

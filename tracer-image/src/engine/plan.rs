@@ -5,7 +5,7 @@ use rustc_hash::FxHashSet;
 
 use super::EngineError;
 use crate::{
-    bpf::{self, Events, MapError, Options, Probes, Scope},
+    bpf::{self, Events, MapError, Options, Probes, Scope, Wanted},
     procfs,
 };
 
@@ -21,6 +21,7 @@ pub fn options(plan: &Plan) -> Options {
         comm[..length].copy_from_slice(&name.as_bytes()[..length]);
         comm
     };
+    let wanted = plan.want.as_ref().map(Wanted::new);
     let mut options = Options {
         scope: Scope {
             cgroups: true,
@@ -29,7 +30,8 @@ pub fn options(plan: &Plan) -> Options {
             exes: host.exes.iter().map(|exe| exe.as_bytes().to_vec()).collect(),
         },
         // Execs are always needed: they tell what the processes of other events run.
-        events: Events { exec: true, file: plan.file, exit: plan.exit },
+        events: Events { exec: true, file: plan.file && wanted.as_ref().is_none_or(Wanted::files), exit: plan.exit },
+        wanted,
         ..Options::default()
     };
     options.exclude_tgids.extend(&plan.exclude_pids);

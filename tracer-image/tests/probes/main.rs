@@ -20,3 +20,4 @@ mod loss;
 mod paths;
 mod races;
 mod scopes;
+mod wanted;

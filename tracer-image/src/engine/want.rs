@@ -1,0 +1,40 @@
+//! Which records are events that are wanted. The kernel has told most of them apart; here it is told exactly, on the paths
+//! that the events say.
+
+use knark_specs::{frame::Plan, path};
+
+use crate::{
+    bpf::{Record, Wanted, mark},
+    encode,
+};
+
+/// Whether a record is an event of a kind that was asked for.
+pub fn is_event(plan: &Plan, record: &Record<'_>) -> bool {
+    match record {
+        Record::Exec(_) => plan.exec,
+        Record::Open(_) | Record::Path(_) => plan.file,
+        Record::Exit(_) => plan.exit,
+        Record::ExecArgs(_) | Record::CgroupMkdir(_) | Record::CgroupRmdir(_) => false,
+    }
+}
+
+/// Whether an event is wanted. One is if that can't be told, since a part of it is missing.
+pub fn is_wanted(wanted: Option<&Wanted>, record: &Record<'_>) -> bool {
+    let Some(wanted) = wanted else { return true };
+    if record.head().has(mark::NO_REGS | mark::NO_HOW) {
+        return true;
+    }
+    match record {
+        Record::Exec(exec) => {
+            exec.exe.cut() || wanted.exec(exec.exe.walked) || wanted.exec(&path::join(exec.cwd.walked, exec.filename))
+        }
+        Record::Open(open) => wanted.file(open.file_op(), (!open.path.cut()).then(|| encode::open_path(open)).as_deref()),
+        Record::Path(call) => {
+            let whole = !call.path.cut() && call.second.is_none_or(|second| !second.cut());
+            let (path, other) = encode::call_paths(call);
+            let has = |path: &[u8]| wanted.file(call.file_op(), whole.then_some(path));
+            has(&path) || other.is_some_and(|other| has(&other))
+        }
+        Record::Exit(_) | Record::ExecArgs(_) | Record::CgroupMkdir(_) | Record::CgroupRmdir(_) => true,
+    }
+}
