@@ -1,10 +1,10 @@
 //! The command line: what the user typed. What it means is each command's own matter.
 
-use std::{ffi::OsString, path::Path};
+use std::{ffi::OsString, path::Path, time::Duration};
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{cleanup, complete, completion, doctor, replay, schema, trace, version};
+use crate::commands::{cleanup, complete, completion, doctor, policy, replay, schema, trace, version};
 
 /// What kubectl looks for in PATH when it completes the plugin's arguments.
 const COMPLETER: &str = "kubectl_complete-knark";
@@ -28,6 +28,7 @@ pub enum Command {
     Replay(replay::Args),
     Doctor(Box<doctor::Args>),
     Cleanup(cleanup::Args),
+    Policy(policy::Args),
     Schema(schema::Args),
     Version(version::Args),
     Completion(completion::Args),
@@ -43,4 +44,9 @@ pub fn parse() -> Cli {
         args.splice(1..1, ["__complete".into()]);
     }
     Cli::parse_from(args)
+}
+
+/// A duration as kubectl's flags take it.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| format!("{text:?} is no duration: write a number and a unit, such as 30s or 10m"))
 }

@@ -4,6 +4,7 @@ pub mod cleanup;
 pub mod complete;
 pub mod completion;
 pub mod doctor;
+pub mod policy;
 pub mod replay;
 pub mod schema;
 pub mod trace;
@@ -22,6 +23,7 @@ pub fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Replay(args) => block_on(replay::run(args)),
         Command::Cleanup(args) => block_on(cleanup::run(args)),
         Command::Doctor(args) => block_on(doctor::run(*args)),
+        Command::Policy(args) => block_on(policy::run(args)),
         Command::Schema(args) => schema::run(&args),
         Command::Version(args) => version::run(&args),
         Command::Completion(args) => completion::run(&args),

@@ -15,7 +15,7 @@ use knark_specs::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::{mpsc, watch},
-    time::MissedTickBehavior,
+    time::{MissedTickBehavior, timeout},
 };
 
 use crate::source::Input;
@@ -73,6 +73,7 @@ pub enum ConnectionError {
 
 /// Speaks with a tracer until the connection ends. `last_seq` is the last batch that was passed on, over all connections;
 /// `contact` is when either side last got something through to the other.
+#[expect(clippy::too_many_lines, reason = "one loop over all that can happen to a connection")]
 pub async fn drive(
     node: u32,
     mut from: impl AsyncRead + Unpin,
@@ -95,15 +96,25 @@ pub async fn drive(
     let mut heard = Instant::now();
     // The other side may have said its last word and gone: what it sent is still to be read, and its end says the rest.
     let mut deaf = false;
+    // What can't be mended; what came before it in the same read is still to be passed on.
+    let mut wrong: Option<ConnectionError> = None;
     macro_rules! send {
         ($message:expr) => {
-            deaf = deaf || write(&mut to, &$message).await.is_err();
             if !deaf {
-                *contact = Instant::now();
+                match timeout(SILENCE, write(&mut to, &$message)).await {
+                    Ok(Ok(())) => *contact = Instant::now(),
+                    Ok(Err(_)) => deaf = true,
+                    Err(_) => return Ok(End::Cut(format!("nothing could be sent for {} s", SILENCE.as_secs()))),
+                }
             }
         };
     }
     loop {
+        if waiting.is_empty()
+            && let Some(error) = wrong
+        {
+            return Err(error);
+        }
         tokio::select! {
             // While the pipeline is busy nothing more is read, which the tracer's bounded buffer takes; heartbeats go on.
             read = from.read(&mut buffer), if waiting.is_empty() => {
@@ -116,10 +127,18 @@ pub async fn drive(
                 heard = Instant::now();
                 *contact = heard;
                 decoder.push(&buffer[..length]);
-                while let Some(message) = decoder.next::<Up>()? {
+                while wrong.is_none() {
+                    let message = match decoder.next::<Up>() {
+                        Ok(Some(message)) => message,
+                        Ok(None) => break,
+                        Err(error) => {
+                            wrong = Some(error.into());
+                            break;
+                        }
+                    };
                     match message {
                         Up::Challenge { protocol, version, .. } if protocol != PROTOCOL => {
-                            return Err(ConnectionError::Version { version, protocol });
+                            wrong = Some(ConnectionError::Version { version, protocol });
                         }
                         Up::Challenge { nonce, .. } => {
                             let verdicts = changes(&mut known, &session.verdicts.borrow_and_update());
@@ -133,7 +152,7 @@ pub async fn drive(
                                 send!(Down::Stop);
                             }
                         }
-                        Up::Refuse { message } => return Err(ConnectionError::Refused(message)),
+                        Up::Refuse { message } => wrong = Some(ConnectionError::Refused(message)),
                         // Sent again after a reconnection, though it had arrived.
                         Up::Batch(batch) if batch.seq <= *last_seq => {}
                         message => {
@@ -268,6 +287,19 @@ mod tests {
         let bye = Up::Bye { reason: Ending::Stopped, status: Status::default() };
         let (ended, seqs) = connect(&bytes(&[batch(2), batch(3), bye]), &mut last_seq).await;
         assert_eq!((ended.unwrap(), seqs), (End::Bye(Ending::Stopped), vec![3]));
+    }
+
+    #[tokio::test]
+    async fn what_came_before_a_failure_is_passed_on() {
+        let batch = |seq| Up::Batch(Batch { seq, items: Vec::new() });
+        let refused = bytes(&[batch(1), batch(2), Up::Refuse { message: "no".into() }, batch(3)]);
+        let (ended, seqs) = connect(&refused, &mut 0).await;
+        assert!(matches!(ended, Err(ConnectionError::Refused(_))), "{ended:?}");
+        assert_eq!(seqs, [1, 2]);
+        let damaged = [bytes(&[batch(1)]), vec![0xff; 64]].concat();
+        let (ended, seqs) = connect(&damaged, &mut 0).await;
+        assert!(matches!(ended, Err(ConnectionError::Packet(_))), "{ended:?}");
+        assert_eq!(seqs, [1]);
     }
 
     #[tokio::test]

@@ -15,6 +15,8 @@ pub enum Exit {
     Usage,
     /// It did what was asked, but events were lost.
     Lost,
+    /// It did what was asked, and a rule matched (`--fail-on-match`).
+    Matched,
     /// It was interrupted before there was anything to show.
     Interrupted,
 }
@@ -26,6 +28,7 @@ impl From<Exit> for ExitCode {
             Exit::Failed => 1,
             Exit::Usage => 2,
             Exit::Lost => 3,
+            Exit::Matched => 4,
             Exit::Interrupted => 130,
         })
     }

@@ -30,8 +30,8 @@ const COMPLAINT: u64 = 64 << 10;
 /// How long a tracer that said goodbye may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Starts the tracer; what it says comes out. It ends when `stop` turns true, or with the plugin, since its input ends then.
-pub fn start(key: SigningKey, plan: Plan, stop: watch::Receiver<bool>) -> anyhow::Result<mpsc::Receiver<Input>> {
+/// Starts the tracer; what it says goes to `out`. It ends when `stop` turns true, or with the plugin, since its input ends then.
+pub fn start(key: SigningKey, plan: Plan, stop: watch::Receiver<bool>, out: mpsc::Sender<Input>) -> anyhow::Result<()> {
     may_trace()?;
     let program = find_tracer()?;
     let mut command = Command::new(&program);
@@ -52,7 +52,6 @@ pub fn start(key: SigningKey, plan: Plan, stop: watch::Receiver<bool>) -> anyhow
     // The host's own pods have no verdicts: nobody knows them here.
     let (_, verdicts) = watch::channel(Arc::default());
     let session = Session { key: Arc::new(key), plan, verdicts, stop };
-    let (out, inputs) = mpsc::channel(64);
     let complaint = tokio::spawn(read(complaint));
     tokio::spawn(async move {
         let _ = out.send(Input::Node { node: 0, name: String::new() }).await;
@@ -60,7 +59,7 @@ pub fn start(key: SigningKey, plan: Plan, stop: watch::Receiver<bool>) -> anyhow
         let error = follow(child, from, to, complaint, session, &out).await.err();
         let _ = out.send(Input::Gone { node: 0, error }).await;
     });
-    Ok(inputs)
+    Ok(())
 }
 
 async fn follow(

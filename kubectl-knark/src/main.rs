@@ -8,6 +8,7 @@ mod exit;
 mod filter;
 mod local;
 mod pipeline;
+mod policies;
 mod record;
 mod render;
 mod signals;

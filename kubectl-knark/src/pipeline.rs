@@ -1,5 +1,6 @@
 //! From what the sources say to what the user sees: assemble, merge, filter, render, record, count.
 
+pub mod alerts;
 mod flow;
 mod merge;
 mod node;
@@ -13,13 +14,16 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 
 use crate::{exit::Exit, filter::Filter, record::Recorder, render::Render, source::Input};
+use alerts::Alerts;
 use flow::Flow;
-use output::{CHUNK, Output};
+use output::Output;
 
 /// How often the pipeline looks around when nothing comes.
 const TICK: Duration = Duration::from_millis(100);
 /// Tracers that were asked to stop and send nothing new for this long are given up.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a hurried end waits for the reader of the output: one that is there takes the rest at once.
+const MOMENT: Duration = Duration::from_millis(500);
 
 /// What to do with the events.
 pub struct Options {
@@ -27,6 +31,10 @@ pub struct Options {
     pub render: Box<dyn Render>,
     /// Which of those that arrive are shown.
     pub filter: Filter,
+    /// Only events that match these policies are shown; `None`: all.
+    pub alerts: Option<Alerts>,
+    /// Whether a match is to be told by the exit status.
+    pub fail_on_match: bool,
     /// How many of them.
     pub max_events: Option<u64>,
     /// For how long, counted from when all nodes stream.
@@ -57,7 +65,7 @@ pub async fn run(
     let mut stopping: Option<Instant> = None;
     let mut hurry = false;
     if let Some(first) = first {
-        flow.take(first)?;
+        flow.take(first);
     }
     loop {
         tokio::select! {
@@ -68,12 +76,11 @@ pub async fn run(
                 flow.over = true;
             }
             _ = tick.tick() => {
-                flow.release(Instant::now())?;
                 flow.look_at_the_clock();
                 flow.unread |= live && output::reader_has_gone();
             }
-            input = inputs.recv(), if flow.out.len() < CHUNK => match input {
-                Some(input) => flow.take(input)?,
+            input = inputs.recv(), if flow.has_room() => match input {
+                Some(input) => flow.take(input),
                 None => break,
             },
             room = output.chunks.reserve(), if !flow.out.is_empty() => match room {
@@ -86,6 +93,12 @@ pub async fn run(
         }
         if flow.unread {
             flow.out.clear();
+        }
+        // There may be room now for what had none.
+        flow.release(Instant::now())?;
+        if !flow.has_room() {
+            // Nothing can be heard while the reader takes its time.
+            flow.heard = Instant::now();
         }
         if flow.over || flow.unread {
             stopping.get_or_insert_with(Instant::now);
@@ -113,41 +126,69 @@ impl Ended {
         self.hurry
     }
 
-    /// Writes what is left and the summary. A signal ends the wait for a slow reader.
+    /// Writes what is left and the summary. A signal ends the wait for a slow reader, and so does the one that hurried.
     pub async fn finish(self, signals: &mut mpsc::Receiver<()>) -> anyhow::Result<Exit> {
-        let Self { mut flow, output, hurry } = self;
-        let summary = flow.conclude(hurry)?;
+        let Self { mut flow, mut output, hurry } = self;
+        flow.check_goodbyes(hurry);
         let live = flow.options.live;
-        let rest = std::mem::take(&mut flow.out);
-        let written = async {
-            // When this fails, the writer has ended, and says why.
-            let _ = output.chunks.send(rest).await;
-            output.finish().await
-        };
         let given_up = async {
             if !hurry && signals.recv().await.is_none() {
                 std::future::pending::<()>().await;
             }
+            tokio::time::sleep(MOMENT).await;
         };
-        tokio::select! {
+        let rest = &mut flow;
+        let written = async move {
+            write_ready(rest, &mut output).await?;
+            rest.close();
+            write_ready(rest, &mut output).await?;
+            let summary = rest.conclude()?;
+            // When this fails, the writer has ended, and says why.
+            let _ = output.chunks.send(std::mem::take(&mut rest.out)).await;
+            anyhow::Ok((summary, output.finish().await))
+        };
+        let summary = tokio::select! {
             biased;
-            () = given_up => flow.progress.warn("the last events were not written to standard output: nobody read them"),
-            written = written => match written {
-                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => flow.unread = true,
-                written => written.context("writing to standard output")?,
-            },
-        }
+            () = given_up => {
+                let why = "the last events were not all written to standard output: its reader did not take them in time";
+                flow.progress.warn(why);
+                flow.conclude()?
+            }
+            written = written => {
+                let (summary, written) = written?;
+                match written {
+                    Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => flow.unread = true,
+                    written => written.context("writing to standard output")?,
+                }
+                summary
+            }
+        };
         if flow.began.is_some() && !flow.unread {
             crate::exit::say(&summary::text(&summary.summary));
+            if let Some(alerts) = &flow.options.alerts {
+                crate::exit::say(&crate::render::escape::lines(&alerts.summary()));
+            }
         }
         Ok(match () {
             () if flow.failed => Exit::Failed,
             () if flow.interrupted => Exit::Interrupted,
             () if flow.unread => Exit::Done,
             () if summary.summary.lost > 0 || summary.summary.nodes.iter().any(|node| live && node.incomplete) => Exit::Lost,
+            () if flow.options.fail_on_match && flow.options.alerts.as_ref().is_some_and(Alerts::any) => Exit::Matched,
             () => Exit::Done,
         })
     }
+}
+
+/// Hands what can be shown now to the writer, chunk by chunk.
+async fn write_ready(flow: &mut Flow, output: &mut Output) -> anyhow::Result<()> {
+    flow.release(Instant::now())?;
+    while !flow.has_room() {
+        let chunk = std::mem::replace(&mut flow.out, output.spare());
+        flow.unread |= output.chunks.send(chunk).await.is_err();
+        flow.release(Instant::now())?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

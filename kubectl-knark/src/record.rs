@@ -1,5 +1,7 @@
 //! Recordings: what the tracers sent, as it came, in a file; and back.
 
+mod events;
+
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -12,6 +14,8 @@ use knark_specs::{
     frame::{Batch, Item, Pod, Up, items},
     packet::{self, Decoder, MAGIC, PacketError, Recorded},
 };
+
+pub use events::events;
 
 /// How much is read at a time.
 const PIECE: usize = 256 << 10;

@@ -1,8 +1,9 @@
 //! Events as text, one format per file. Renderers write to memory; the pipeline brings it to standard output.
 
 pub mod escape;
-mod json;
+pub mod json;
 mod name;
+pub mod problem;
 mod shorten;
 mod style;
 mod table;
@@ -13,6 +14,7 @@ mod yaml;
 use std::io::{self, IsTerminal as _};
 
 use knark_specs::{
+    alert::Match,
     event::{Event, Summary},
     frame::Pod,
 };
@@ -21,8 +23,8 @@ use knark_specs::{
 pub trait Render: Send {
     /// Called once, before the first event.
     fn begin(&mut self, _scene: &Scene<'_>, _out: &mut Vec<u8>) {}
-    /// Called for each event.
-    fn event(&mut self, event: &Event, out: &mut Vec<u8>) -> io::Result<()>;
+    /// Called for each event; where policies are given, with the rules that it matches.
+    fn event(&mut self, event: &Event, matches: &[Match], out: &mut Vec<u8>) -> io::Result<()>;
     /// Called once, after the last event.
     fn end(&mut self, _summary: &Summary, _out: &mut Vec<u8>) -> io::Result<()> {
         Ok(())
@@ -37,7 +39,9 @@ pub struct Scene<'a> {
     /// How many nodes there are.
     pub nodes: usize,
     /// The pods known so far.
-    pub pods: &'a [Pod],
+    pub pods: &'a [&'a Pod],
+    /// Events are shown for the rules that they match.
+    pub policies: bool,
 }
 
 /// `-o`
@@ -92,6 +96,11 @@ impl OutputFlags {
             many_namespaces: self.many_namespaces,
         }
     }
+}
+
+/// Whether what goes to standard error is to be coloured.
+pub fn colours_stderr() -> bool {
+    anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never
 }
 
 /// The terminal's width; `None` where there is none, so that nothing is shortened.

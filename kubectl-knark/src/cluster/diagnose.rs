@@ -4,6 +4,9 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, Event, Pod, PodStatus
 
 use super::manifest::{BINARY, CONTAINER};
 
+/// All that a pod tells of a tracer that ended by itself.
+pub const ENDED: &str = "the tracer ended";
+
 /// How far a tracer's pod is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
@@ -105,7 +108,7 @@ fn terminated_text(terminated: &ContainerStateTerminated, image: &str) -> String
         ("OOMKilled", _) => "the tracer ran out of its memory limit of 256Mi (OOMKilled): choose fewer targets".to_owned(),
         ("StartError" | "ContainerCannotRun", _) => not_startable(message, image),
         ("ContainerStatusUnknown", _) => "the node lost the tracer's container".to_owned(),
-        (_, 0) => "the tracer ended".to_owned(),
+        (_, 0) => ENDED.to_owned(),
         (_, code @ 129..=160) => format!("the tracer was killed by signal {} (exit code {code})", code - 128),
         (_, code) if message.is_empty() => format!("the tracer failed with exit code {code}"),
         (_, code) => format!("the tracer failed with exit code {code}: {message}"),

@@ -1,7 +1,7 @@
 //! Everything that touches the API server.
 //!
 //! - [`client`]: kubectl's connection flags, with [`kubeconfig`] and [`error`].
-//! - [`target`]: what the user typed; [`resolve`]: what it means in this cluster; [`pods`]: keeping up with it.
+//! - [`target`]: what the user typed; [`resolve`]: what it means in this cluster; [`pods`], [`outage`]: keeping up with it.
 //! - [`manifest`], [`tracer`], [`diagnose`]: tracer pods, from making them to their removal.
 //! - [`exec`], [`stream`]: the connection to each; [`start`], [`session`]: all of it together.
 //! - [`complete`]: names for the shell's completion.
@@ -16,6 +16,7 @@ mod examine;
 mod exec;
 mod kubeconfig;
 mod manifest;
+mod outage;
 mod pods;
 mod resolve;
 pub mod rights;
@@ -31,4 +32,4 @@ pub use client::{Cluster, ConnectionFlags};
 pub use examine::Examination;
 pub use rights::Right;
 pub use start::{ClusterRequest, DEFAULT_IMAGE, TracerFlags, start, user_name};
-pub use target::TargetFlags;
+pub use target::{NodeChoice, TargetFlags};

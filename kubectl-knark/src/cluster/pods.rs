@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     pin::Pin,
     sync::Arc,
+    time::Instant,
 };
 
 use futures::{Stream, StreamExt as _};
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     client::Cluster,
     error::ApiError,
+    outage::Outage,
     resolve::{Matcher, is_tracer},
 };
 use crate::source::Input;
@@ -79,6 +81,8 @@ pub struct Pods {
     published: Known,
     /// The wanted pods that `out` was told of, by UID as the API server has it.
     told: BTreeMap<String, frame::Pod>,
+    /// On which node each wanted pod was last, by UID.
+    landed: BTreeMap<String, String>,
     initial: Vec<Pod>,
 }
 
@@ -99,6 +103,7 @@ impl Pods {
             known: Known::default(),
             published: Known::default(),
             told: BTreeMap::new(),
+            landed: BTreeMap::new(),
             initial: Vec::new(),
         };
         loop {
@@ -106,7 +111,7 @@ impl Pods {
                 Some(Ok(watcher::Event::InitApply(pod))) => pods.initial.push(pod),
                 Some(Ok(watcher::Event::InitDone)) | None => break,
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return Err(explain(cluster, error)),
+                Some(Err(error)) => return Err(explain(cluster, "listing pods", error)),
             }
         }
         pods.events = events;
@@ -119,8 +124,15 @@ impl Pods {
     }
 
     /// Tells of the pods as they come and go, until nobody listens.
-    pub async fn follow(mut self, known: watch::Sender<Known>, out: mpsc::Sender<Input>, landed: mpsc::Sender<Landed>) {
+    pub async fn follow(
+        mut self,
+        cluster: Cluster,
+        known: watch::Sender<Known>,
+        out: mpsc::Sender<Input>,
+        landed: mpsc::Sender<Landed>,
+    ) {
         let mut inputs = VecDeque::new();
+        let mut outage = Outage::default();
         for pod in std::mem::take(&mut self.initial) {
             self.apply(&pod, &mut inputs);
         }
@@ -139,22 +151,35 @@ impl Pods {
                 event = self.events.next(), if inputs.len() < UNTOLD => event,
             };
             let Some(event) = event else { return };
+            let event = match event {
+                Ok(event) => event,
+                // The watcher tries again by itself.
+                Err(error) => {
+                    let error = explain(&cluster, "watching pods", error);
+                    if outage.is_news(&error, Instant::now()) {
+                        let text = format!("pods that come and go from now on may be missed, or lack their labels: {error}");
+                        inputs.push_back(Input::Warning(text));
+                    }
+                    continue;
+                }
+            };
+            outage.note(&event);
             let news = match event {
-                Ok(watcher::Event::Apply(pod)) => self.apply(&pod, &mut inputs),
-                Ok(watcher::Event::Delete(pod)) => {
+                watcher::Event::Apply(pod) => self.apply(&pod, &mut inputs),
+                watcher::Event::Delete(pod) => {
                     self.forget(&pod.uid().unwrap_or_default(), &mut inputs);
                     None
                 }
                 // The watch was lost and begins anew: what isn't listed again is gone.
-                Ok(watcher::Event::Init) => {
+                watcher::Event::Init => {
                     listed = Some(BTreeSet::new());
                     None
                 }
-                Ok(watcher::Event::InitApply(pod)) => {
+                watcher::Event::InitApply(pod) => {
                     listed.get_or_insert_default().insert(pod.uid().unwrap_or_default());
                     self.apply(&pod, &mut inputs)
                 }
-                Ok(watcher::Event::InitDone) => {
+                watcher::Event::InitDone => {
                     let listed = listed.take().unwrap_or_default();
                     let gone: Vec<_> = self.known.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
                     for uid in gone {
@@ -162,8 +187,6 @@ impl Pods {
                     }
                     None
                 }
-                // The watcher tries again by itself, and a lost connection is told by the stream.
-                Err(_) => None,
             };
             if listed.is_none() {
                 self.publish(&known);
@@ -178,7 +201,7 @@ impl Pods {
         !is_tracer(pod.labels()) && self.scope.wanted.iter().any(|rule| rule.matches(pod))
     }
 
-    /// Takes over a pod's state; says when it is wanted and its node is known.
+    /// Takes over a pod's state; says when it is wanted and its node is news.
     fn apply(&mut self, pod: &Pod, inputs: &mut VecDeque<Input>) -> Option<Landed> {
         let uid = pod.uid()?;
         let wanted = self.is_wanted(pod);
@@ -196,13 +219,18 @@ impl Pods {
         let described = describe(pod, cgroup_uid);
         if self.told.get(&uid) != Some(&described) {
             inputs.push_back(Input::Pod(described.clone()));
-            self.told.insert(uid, described);
+            self.told.insert(uid.clone(), described);
         }
-        node_of(pod).map(|node| Landed { node, pod: format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any()) })
+        // One that is being deleted starts nothing any more.
+        let node = node_of(pod).filter(|_| pod.metadata.deletion_timestamp.is_none())?;
+        let before = self.landed.insert(uid, node.clone());
+        let pod = format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
+        (before.as_ref() != Some(&node)).then_some(Landed { node, pod })
     }
 
     fn forget(&mut self, uid: &str, inputs: &mut VecDeque<Input>) {
         Arc::make_mut(&mut self.known).remove(uid);
+        self.landed.remove(uid);
         let Some(frame::Pod { uid, name, .. }) = self.told.remove(uid) else { return };
         inputs.push_back(Input::PodGone { uid });
         if self.scope.wanted.contains(&Matcher::Name(name.clone())) {
@@ -235,8 +263,7 @@ pub fn node_of(pod: &Pod) -> Option<String> {
     pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty())
 }
 
-fn explain(cluster: &Cluster, error: watcher::Error) -> ApiError {
-    let doing = "listing pods";
+fn explain(cluster: &Cluster, doing: &str, error: watcher::Error) -> ApiError {
     match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)
@@ -302,6 +329,7 @@ mod tests {
             known: Known::default(),
             published: Known::default(),
             told: BTreeMap::new(),
+            landed: BTreeMap::new(),
             initial: Vec::new(),
         }
     }
@@ -328,6 +356,22 @@ mod tests {
         assert_eq!(verdicts["u1"].containers, ["web"]);
         let [Input::Pod(told)] = inputs.make_contiguous() else { panic!("{inputs:?}") };
         assert_eq!((told.owner_kind.as_str(), told.images["web"].as_str()), ("ReplicaSet", "nginx"));
+    }
+
+    #[test]
+    fn a_pod_lands_once_on_a_node() {
+        let mut pods = pods(vec![Matcher::All]);
+        let mut inputs = VecDeque::new();
+        let mut web = pod("u1", "web", &json!({}), &json!({}));
+        let node = web.spec.as_mut().unwrap().node_name.take();
+        assert!(pods.apply(&web, &mut inputs).is_none());
+        web.spec.as_mut().unwrap().node_name = node;
+        assert!(pods.apply(&web, &mut inputs).is_some());
+        web.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
+        assert!(pods.apply(&web, &mut inputs).is_none());
+        let mut leaving = pod("u2", "db", &json!({}), &json!({}));
+        leaving.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+        assert!(pods.apply(&leaving, &mut inputs).is_none());
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! What the targets mean in this cluster: which pods, on which nodes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::{
@@ -11,6 +14,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
+use knark_specs::policy::matcher::Policies;
 use kube::{
     Api, Resource, ResourceExt as _,
     api::ListParams,
@@ -81,6 +85,11 @@ pub enum ResolveError {
     /// `--node-selector` matches nothing.
     #[error("no node matches --node-selector {0:?}: `kubectl get nodes --show-labels` shows their labels")]
     NoNodeMatches(String),
+    /// The policies' `nodes` match nothing.
+    #[error(
+        "no node matches `nodes` of the policies: `kubectl get nodes --show-labels` shows their labels, --node chooses others"
+    )]
+    NoNodeCovered,
     /// Nothing can be started there.
     #[error(
         "node {node} is not Ready ({why}), no tracer can be started there: `kubectl describe node {node}` says more, --node chooses others"
@@ -102,6 +111,18 @@ pub enum Matcher {
     Name(String),
     /// By labels.
     Labels(Selector),
+    /// By what policies are about.
+    Policies(Covered),
+}
+
+/// What policies are about.
+#[derive(Debug, Clone)]
+pub struct Covered(pub Arc<Policies>);
+
+impl PartialEq for Covered {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl Matcher {
@@ -111,6 +132,9 @@ impl Matcher {
             Self::All => true,
             Self::Name(name) => pod.metadata.name.as_ref() == Some(name),
             Self::Labels(selector) => selector.matches(pod.labels()),
+            Self::Policies(Covered(policies)) => {
+                policies.covers_pod(pod.metadata.namespace.as_deref().unwrap_or_default(), pod.labels())
+            }
         }
     }
 }
@@ -237,6 +261,33 @@ pub async fn all_nodes(cluster: &Cluster) -> Result<(BTreeSet<String>, Vec<Strin
     Ok((ready.iter().map(name).collect(), others.iter().map(name).collect()))
 }
 
+/// The nodes that policies are about and that are Ready, and the names of those that aren't.
+pub async fn covered_nodes(cluster: &Cluster, policies: &Policies) -> Result<(BTreeSet<String>, Vec<String>), ResolveError> {
+    let nodes = list_nodes(cluster, ListParams::default()).await?;
+    let covered = nodes.iter().filter(|node| policies.covers_node(node.labels()));
+    let (ready, others): (Vec<_>, Vec<_>) = covered.partition(|node| why_not_ready(node).is_none());
+    if ready.is_empty() && others.is_empty() {
+        return Err(ResolveError::NoNodeCovered);
+    }
+    Ok((ready.iter().map(|node| node.name_any()).collect(), others.iter().map(|node| node.name_any()).collect()))
+}
+
+/// The labels of all nodes.
+pub async fn node_labels(cluster: &Cluster) -> Result<NamedLabels, ResolveError> {
+    let nodes = list_nodes(cluster, ListParams::default()).await?;
+    Ok(nodes.iter().map(|node| (node.name_any(), node.labels().clone())).collect())
+}
+
+/// The labels of all namespaces.
+pub async fn namespace_labels(cluster: &Cluster) -> Result<NamedLabels, ResolveError> {
+    let listed = Api::<Namespace>::all(cluster.client.clone()).list(&ListParams::default()).await;
+    let listed = listed.map_err(|error| cluster.explain("listing namespaces, by whose labels a policy selects", error))?;
+    Ok(listed.items.into_iter().map(|namespace| (namespace.name_any(), namespace.labels().clone())).collect())
+}
+
+/// Labels of objects, by the objects' names.
+pub type NamedLabels = BTreeMap<String, BTreeMap<String, String>>;
+
 async fn list_nodes(cluster: &Cluster, params: ListParams) -> Result<Vec<Node>, ResolveError> {
     let listed = Api::<Node>::all(cluster.client.clone()).list(&params).await;
     Ok(listed.map_err(|error| cluster.explain("listing nodes", error))?.items)
@@ -245,21 +296,21 @@ async fn list_nodes(cluster: &Cluster, params: ListParams) -> Result<Vec<Node>, 
 /// What keeps a tracer from each of these nodes. A user who may not look at nodes learns it later.
 pub async fn problems(cluster: &Cluster, names: &BTreeSet<String>) -> Result<Vec<(String, Option<ResolveError>)>, ResolveError> {
     stream::iter(names)
-        .map(|name| async move {
-            let node = Api::<Node>::all(cluster.client.clone()).get_opt(name).await;
-            match node.map_err(|error| cluster.explain(format!("looking up node {name}"), error)) {
-                Ok(None) => Ok((name.clone(), Some(ResolveError::NoNode(name.clone())))),
-                Ok(Some(node)) => {
-                    let problem = why_not_ready(&node).map(|why| ResolveError::NotReady { node: name.clone(), why });
-                    Ok((name.clone(), problem))
-                }
-                Err(error) if error.is_forbidden() => Ok((name.clone(), None)),
-                Err(error) => Err(error.into()),
-            }
-        })
+        .map(|name| async move { Ok((name.clone(), problem(cluster, name).await?)) })
         .buffered(AT_ONCE)
         .try_collect()
         .await
+}
+
+/// What keeps a tracer from this node, likewise.
+pub async fn problem(cluster: &Cluster, name: &str) -> Result<Option<ResolveError>, ResolveError> {
+    let node = Api::<Node>::all(cluster.client.clone()).get_opt(name).await;
+    match node.map_err(|error| cluster.explain(format!("looking up node {name}"), error)) {
+        Ok(None) => Ok(Some(ResolveError::NoNode(name.to_owned()))),
+        Ok(Some(node)) => Ok(why_not_ready(&node).map(|why| ResolveError::NotReady { node: name.to_owned(), why })),
+        Err(error) if error.is_forbidden() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn why_not_ready(node: &Node) -> Option<String> {

@@ -88,6 +88,11 @@ impl Remover {
     pub async fn remove(&self) -> Result<()> {
         Ok(self.0.remove().await?)
     }
+
+    /// What to say when nobody waits for that any longer.
+    pub fn give_up(&self) -> anyhow::Error {
+        self.0.may_remain().into()
+    }
 }
 
 #[derive(Clone)]
@@ -110,16 +115,31 @@ impl Session {
             tasks.spawn(self.clone().node(known.len(), node.clone(), None));
             known.insert(node);
         }
+        let mut examined = JoinSet::new();
         while let Some(landings) = &mut landed {
-            let landing = tokio::select! {
-                landing = landings.recv() => landing,
-                () = stopped(&mut stop) => None,
-            };
-            let Some(Landed { node, pod }) = landing else { break };
-            if !known.contains(&node) {
-                let text = format!("pod {pod} starts on node {node}, where no tracer ran: its first events are not seen");
-                tasks.spawn(self.clone().node(known.len(), node.clone(), Some(text)));
-                known.insert(node);
+            tokio::select! {
+                () = stopped(&mut stop) => break,
+                landing = landings.recv() => match landing {
+                    Some(Landed { node, .. }) if known.contains(&node) => {}
+                    Some(landing) => {
+                        let tracers = Arc::clone(&self.tracers);
+                        examined.spawn(async move { (tracers.obstacle(&landing.node).await, landing) });
+                    }
+                    None => break,
+                },
+                Some(Ok((obstacle, Landed { node, pod }))) = examined.join_next() => {
+                    if known.contains(&node) {
+                        continue;
+                    }
+                    if let Some(obstacle) = obstacle {
+                        let (out, text) = (self.out.clone(), format!("pod {pod} starts, but is not traced: {obstacle}"));
+                        tasks.spawn(async move { drop(out.send(Input::Warning(text)).await) });
+                        continue;
+                    }
+                    let text = format!("pod {pod} starts on node {node}, where no tracer ran: its first events are not seen");
+                    tasks.spawn(self.clone().node(known.len(), node.clone(), Some(text)));
+                    known.insert(node);
+                }
             }
         }
         tasks.join_all().await;

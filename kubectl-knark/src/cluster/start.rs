@@ -6,7 +6,10 @@ use anyhow::{Context as _, Result};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use ed25519_dalek::SigningKey;
 use k8s_openapi::api::{authentication::v1::SelfSubjectReview, core::v1::Pod};
-use knark_specs::frame::{self, Plan};
+use knark_specs::{
+    frame::{self, Plan},
+    policy::matcher::Policies,
+};
 use kube::{Api, api::PostParams};
 use tokio::{
     sync::{mpsc, watch},
@@ -18,12 +21,12 @@ use super::{
     error::ApiError,
     manifest::Template,
     pods::{self, Known, Pods, Scope},
-    resolve::{self, Matcher},
+    resolve::{self, Covered, Matcher},
     session::{Beginning, Running},
     target::{Asked, NodeChoice, Rule, TargetFlags},
     tracer::Tracers,
 };
-use crate::{exit::UsageError, source::Input};
+use crate::{exit::UsageError, pipeline::alerts::Labels, source::Input};
 
 /// How much later than `--for` the cluster itself ends the pods: that counts from their start, before images are pulled, and
 /// `--for` from when all nodes stream.
@@ -53,8 +56,8 @@ pub struct TracerFlags {
     /// Make the tracer pods privileged, for nodes that need it
     #[arg(long)]
     pub privileged: bool,
-    /// When the cluster itself ends the tracer pods, such as 2h; a minute after --for, or 1h, if not given
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    /// When the cluster itself ends the tracer pods, such as 2h; if not given, half an hour after --for, or after 1h
+    #[arg(long, value_name = "DURATION", value_parser = crate::cli::duration)]
     pub deadline: Option<Duration>,
 }
 
@@ -71,6 +74,19 @@ pub struct ClusterRequest {
     pub plan: Plan,
     /// `--for`: the pods' deadline is set by it.
     pub duration: Option<Duration>,
+    /// Policies: where no target is named, they say where to look.
+    pub policies: Option<Arc<Policies>>,
+    /// The policies may change while the trace runs, so they can't say where to look.
+    pub watch: bool,
+}
+
+impl ClusterRequest {
+    /// Whether it is left to the policies where to look.
+    fn names_nothing(&self) -> bool {
+        let TargetFlags { targets, selector, all_namespaces, containers, nodes, node_selector } = &self.target;
+        let target = targets.is_empty() && selector.is_none() && !all_namespaces && containers.is_empty();
+        target && nodes.is_empty() && node_selector.is_none() && self.connection.namespace.is_none()
+    }
 }
 
 /// Begins a trace: connects, finds out what the targets mean, checks that the tracer pods would be admitted. Nothing is made
@@ -83,32 +99,46 @@ pub async fn start(
     key: Arc<SigningKey>,
     out: mpsc::Sender<Input>,
     stop: watch::Receiver<bool>,
-) -> Result<Running> {
+) -> Result<(Running, Labels)> {
     let asked = request.target.parse().map_err(|error| UsageError::because(error.to_string()))?;
     let cluster = request.connection.connect().await?;
-    let (user, found) = tokio::join!(user_name(&cluster), find(&cluster, asked, &request.target.containers));
-    let Found { target, watches, nodes, follow, warnings } = found?;
+    let by_policies = request.policies.clone().filter(|_| request.names_nothing());
+    let find = async {
+        match by_policies {
+            Some(_) if request.watch => find_everything(&cluster).await,
+            Some(policies) => find_covered(&cluster, policies).await,
+            None => find(&cluster, asked, &request.target.containers).await,
+        }
+    };
+    let labels = labels(&cluster, request.policies.as_deref(), request.watch);
+    let (user, found, labels) = tokio::join!(user_name(&cluster), find, labels);
+    let (Found { target, watches, nodes, follow, warnings }, labels) = (found?, labels?);
 
     let template = request.tracer.template(&new_id()?, user?.unwrap_or_default(), &key, request.duration);
     let namespace = request.tracer.tracer_namespace.as_deref();
     let example = nodes.first().cloned().unwrap_or_default();
     let tracers = Tracers::admit(&cluster, template, namespace, &example).await?;
-    for warning in warnings {
-        let _ = out.send(Input::Warning(warning)).await;
-    }
+    // There may be more of them than `out` has room for, and nobody reads it before this returns.
+    let warned = out.clone();
+    tokio::spawn(async move {
+        for warning in warnings {
+            let _ = warned.send(Input::Warning(warning)).await;
+        }
+    });
 
     let mut others = JoinSet::new();
     let (known, knowing) = watch::channel(Known::default());
     let (landed, landings) = mpsc::channel(64);
     for pods in watches {
-        others.spawn(pods.follow(known.clone(), out.clone(), landed.clone()));
+        others.spawn(pods.follow(cluster.clone(), known.clone(), out.clone(), landed.clone()));
     }
     let stopper = Arc::new(watch::Sender::new(false));
     others.spawn(pass_on(stop, Arc::clone(&stopper)));
 
     let plan = Plan { target, ..request.plan };
     let landed = follow.then_some(landings);
-    Ok(Running::begin(Beginning { tracers, key, plan, known: knowing, stop: stopper, nodes, landed, others }, out))
+    let running = Running::begin(Beginning { tracers, key, plan, known: knowing, stop: stopper, nodes, landed, others }, out);
+    Ok((running, labels))
 }
 
 impl TracerFlags {
@@ -143,6 +173,56 @@ async fn find(cluster: &Cluster, asked: Asked, containers: &[String]) -> Result<
         Asked::Nodes(names) => find_nodes(cluster, names).await,
         Asked::Pods { rules, all_namespaces, nodes } => find_pods(cluster, rules, all_namespaces, nodes, containers).await,
     }
+}
+
+/// The labels that policies select by.
+async fn labels(cluster: &Cluster, policies: Option<&Policies>, watch: bool) -> Result<Labels> {
+    let mut labels = Labels::default();
+    let Some(policies) = policies else { return Ok(labels) };
+    // Those that come later may need what these don't.
+    let later =
+        |error: &resolve::ResolveError| watch && matches!(error, resolve::ResolveError::Api(error) if error.is_forbidden());
+    if policies.needs_node_labels() || watch {
+        match resolve::node_labels(cluster).await {
+            Err(error) if later(&error) && !policies.needs_node_labels() => {}
+            nodes => labels.nodes = nodes?,
+        }
+    }
+    if policies.needs_namespace_labels() || watch {
+        match resolve::namespace_labels(cluster).await {
+            Err(error) if later(&error) && !policies.needs_namespace_labels() => {}
+            namespaces => labels.namespaces = namespaces?,
+        }
+    }
+    Ok(labels)
+}
+
+/// All nodes that are Ready, inside and outside of pods.
+async fn find_everything(cluster: &Cluster) -> Result<Found> {
+    let (nodes, others) = resolve::all_nodes(cluster).await?;
+    let mut found = find_nodes(cluster, nodes.into_iter().collect()).await?;
+    if !others.is_empty() {
+        found.warnings.push(format!("not traced, since they are not Ready: {}", others.join(", ")));
+    }
+    Ok(found)
+}
+
+/// What policies are about: whole nodes if any looks outside of pods, otherwise pods, of all namespaces and on all nodes that
+/// they select.
+async fn find_covered(cluster: &Cluster, policies: Arc<Policies>) -> Result<Found> {
+    let (nodes, others) = resolve::covered_nodes(cluster, &policies).await?;
+    let mut warnings = Vec::new();
+    if !others.is_empty() {
+        warnings.push(format!("not traced, since they are not Ready: {}", others.join(", ")));
+    }
+    if policies.covers_hosts() {
+        let found = find_nodes(cluster, nodes.into_iter().collect()).await?;
+        warnings.extend(found.warnings);
+        return Ok(Found { warnings, ..found });
+    }
+    let wanted = vec![Matcher::Policies(Covered(policies))];
+    let pods = Pods::list(cluster, Scope { namespace: None, node: None, wanted, containers: Vec::new() }).await?;
+    Ok(Found { target: frame::Target::Pods { namespace: None }, watches: vec![pods], nodes, follow: false, warnings })
 }
 
 async fn find_nodes(cluster: &Cluster, names: Vec<String>) -> Result<Found> {

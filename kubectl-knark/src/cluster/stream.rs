@@ -63,8 +63,9 @@ impl Stream<'_> {
             };
             let why = match (attempt, over) {
                 (Ok(ending), _) => return check(ending, &session),
-                (Err(_), Some(over)) => return Err(over.into()),
-                (Err(Cut::Final(error)), None) => return Err(error),
+                // What the tracer itself says tells more than its pod's end.
+                (Err(Cut::Final(error)), _) => return Err(error),
+                (Err(Cut::Again(why)), Some(over)) => return Err(over.and_the_stream(&why).into()),
                 (Err(Cut::Again(why)), None) => why,
             };
             if contact.elapsed() > GRACE {

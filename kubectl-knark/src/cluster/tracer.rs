@@ -31,6 +31,7 @@ use super::{
     error::ApiError,
     exec::{self, Stdin, Stdout},
     manifest::{CONTAINER, SESSION, Template},
+    resolve::{self, ResolveError},
 };
 
 /// Where tracers run, if the user doesn't say: the first that exists.
@@ -76,6 +77,16 @@ pub enum TracerError {
     /// Not valid as an object: a flag's fault.
     #[error("making the tracer's manifest: {0}")]
     Manifest(#[from] serde_json::Error),
+    /// It can't be told whether all that was made has been removed.
+    #[error(
+        "tracer pods of session {session} may still be in namespace {namespace}: `kubectl knark cleanup --session {session} --tracer-namespace {namespace}` removes them, and they end by themselves"
+    )]
+    MayRemain {
+        /// Whose.
+        session: String,
+        /// Where.
+        namespace: String,
+    },
     /// What was made is still there.
     #[error(
         "the tracer pods of session {session} are still terminating: `kubectl get pods -n {namespace} -l {SESSION}={session}` shows them, and they end by themselves"
@@ -86,6 +97,17 @@ pub enum TracerError {
         /// Where.
         namespace: String,
     },
+}
+
+impl TracerError {
+    /// Adds how the stream ended to a pod's end that doesn't say why.
+    #[must_use]
+    pub fn and_the_stream(self, why: &str) -> Self {
+        match self {
+            Self::Over(text) if text == diagnose::ENDED => Self::Over(format!("{text} without a goodbye: {why}")),
+            other => other,
+        }
+    }
 }
 
 /// What a pod of the session was last seen as.
@@ -161,6 +183,11 @@ impl Tracers {
         let doing = || format!("connecting to the tracer pod {}/{pod}", self.namespace());
         let streams = exec::exec(&self.cluster.client, self.namespace(), pod, CONTAINER, command).await;
         streams.map_err(|error| self.explain(doing(), error))
+    }
+
+    /// What keeps a tracer from a node; `None` also where that can't be told.
+    pub async fn obstacle(&self, node: &str) -> Option<ResolveError> {
+        resolve::problem(&self.cluster, node).await.ok().flatten()
     }
 
     /// Makes the Job for a node; returns its name.
@@ -250,12 +277,12 @@ impl Tracers {
 
     /// Removes all that was made, and waits for its end. May be called again.
     pub async fn remove(&self) -> Result<(), TracerError> {
+        let all_are_made = timeout(GONE_WITHIN, self.making.write()).await.is_ok();
+        // Only now: what was being made is counted.
         let made = self.made.load(Ordering::Relaxed);
         if made == 0 {
             return Ok(());
         }
-        // What is still being made by then ends by its own deadline.
-        let _ = timeout(GONE_WITHIN, self.making.write()).await;
         let names: Vec<_> = (0..made).map(|number| self.template.job_name(number)).collect();
         futures::future::join_all(names.iter().map(|name| self.delete(name))).await.into_iter().collect::<Result<(), _>>()?;
         let session = &self.template.session;
@@ -265,7 +292,7 @@ impl Tracers {
         loop {
             let left = api.list(&params).await.map_err(|error| self.explain("waiting for the tracers' end", error))?.items;
             if left.is_empty() {
-                return Ok(());
+                return if all_are_made { Ok(()) } else { Err(self.may_remain()) };
             }
             if begun.elapsed() > GONE_WITHIN {
                 return Err(TracerError::StillThere { session: session.clone(), namespace: self.namespace().to_owned() });
@@ -277,6 +304,11 @@ impl Tracers {
             }
             sleep(POLL).await;
         }
+    }
+
+    /// For a user who won't wait for [`Self::remove`] any longer.
+    pub fn may_remain(&self) -> TracerError {
+        TracerError::MayRemain { session: self.template.session.clone(), namespace: self.namespace().to_owned() }
     }
 
     async fn delete(&self, name: &str) -> Result<(), ApiError> {

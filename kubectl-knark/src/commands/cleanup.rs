@@ -57,10 +57,11 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
         let lines: Vec<_> = found.iter().map(|leftover| format!("{leftover} deleted (dry run)\n")).collect();
         return print(&lines.concat());
     }
-    let mut failed = false;
+    let (mut failed, mut told) = (false, Ok(Exit::Done));
     for leftover in &found {
         match leftover.remove(&cluster).await {
-            Ok(true) => drop(print(&format!("{leftover} deleted\n"))?),
+            // Whoever can't be told still wants the rest removed.
+            Ok(true) => told = told.and(print(&format!("{leftover} deleted\n"))),
             Ok(false) => {}
             Err(error) => {
                 exit::report(&error.into());
@@ -69,13 +70,13 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
         }
     }
     if failed {
-        return Ok(Exit::Failed);
+        return told.and(Ok(Exit::Failed));
     }
     let left = leftovers.gone(&cluster).await?;
     if let Some(pod) = left.first() {
         bail!("{pod} in namespace {} is still terminating: `kubectl get {pod} -n {}` says more", pod.namespace, pod.namespace);
     }
-    Ok(Exit::Done)
+    told
 }
 
 fn session_id(text: &str) -> Result<String, String> {

@@ -9,7 +9,7 @@ use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use crate::{
-    cluster::{Cluster, ConnectionFlags, Examination, Right, TargetFlags, TracerFlags, rights},
+    cluster::{Cluster, ConnectionFlags, Examination, NodeChoice, Right, TargetFlags, TracerFlags, rights},
     commands::print,
     exit::{Exit, UsageError},
     local, signals,
@@ -89,7 +89,7 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
     let findings = if args.local { on_host().await? } else { in_cluster(&args).await? };
     let Some(findings) = findings else { return Ok(Exit::Interrupted) };
     print(&match args.output {
-        Some(Format::Json) => serde_json::to_string_pretty(&findings)? + "\n",
+        Some(Format::Json) => crate::render::json::pretty(&findings)?,
         Some(Format::Yaml) => serde_yaml::to_string(&findings)?,
         Some(Format::Table) | None => table(&findings),
     })?;
@@ -113,33 +113,39 @@ async fn in_cluster(args: &Args) -> anyhow::Result<Option<Findings>> {
     let choice = TargetFlags { nodes: args.nodes.clone(), node_selector: args.node_selector.clone(), ..TargetFlags::default() };
     let choice = choice.node_choice().map_err(|error| UsageError::because(error.to_string()))?;
     let mut signals = signals::listen()?;
+    // Nothing is made in the cluster yet.
+    let (cluster, examination) = tokio::select! {
+        prepared = prepare(args, choice.as_ref()) => prepared?,
+        Some(()) = signals.recv() => return Ok(None),
+    };
+    let examined = tokio::select! {
+        examined = examine(&cluster, &examination) => Some(examined),
+        Some(()) = signals.recv() => None,
+    };
+    let removed = tokio::select! {
+        removed = examination.remove() => removed,
+        Some(()) = signals.recv() => Err(examination.give_up()),
+    };
+    let Some(examined) = examined else { return removed.map(|()| None) };
+    // What was found, or kept it from being found, is worth showing all the same.
+    if let Err(left) = removed {
+        crate::exit::warn(&left);
+    }
+    examined.map(Some)
+}
+
+async fn prepare(args: &Args, choice: Option<&NodeChoice>) -> anyhow::Result<(Cluster, Examination)> {
     let cluster = args.connection.connect().await?;
-    let examination = match Examination::prepare(&cluster, choice.as_ref(), &args.tracer).await {
-        Ok(examination) => examination,
+    match Examination::prepare(&cluster, choice, &args.tracer).await {
+        Ok(examination) => Ok((cluster, examination)),
         Err(error) => {
             // What the user may do is worth knowing all the more.
             let tracers = args.tracer.tracer_namespace.as_deref().unwrap_or("kube-system");
             if let Ok(permissions) = rights::check(&cluster, tracers, &cluster.namespace).await {
                 print(&rights_table(&permissions))?;
             }
-            return Err(error);
+            Err(error)
         }
-    };
-    let examined = tokio::select! {
-        examined = examine(&cluster, &examination) => Some(examined),
-        Some(()) = signals.recv() => None,
-    };
-    let removed = examination.remove().await;
-    match examined {
-        Some(Ok(findings)) => {
-            // What was found is worth showing all the same.
-            if let Err(left) = removed {
-                crate::exit::warn(&left);
-            }
-            Ok(Some(findings))
-        }
-        Some(Err(error)) => Err(error),
-        None => removed.map(|()| None),
     }
 }
 

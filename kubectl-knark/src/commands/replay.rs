@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{self, Read},
     path::PathBuf,
+    sync::Arc,
 };
 
 use anyhow::Context as _;
@@ -13,7 +14,11 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     exit::Exit,
     filter::Filter,
-    pipeline::{self, Options},
+    pipeline::{
+        self, Options,
+        alerts::{Alerts, Labels},
+    },
+    policies::{self, PolicyFlags},
     record::{self, Recording},
     render::OutputFlags,
     signals,
@@ -42,6 +47,8 @@ pub struct Args {
     output: OutputFlags,
     #[command(flatten)]
     filter: Filter,
+    #[command(flatten)]
+    policies: PolicyFlags,
 }
 
 /// Shows the recording.
@@ -55,6 +62,9 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
     let (sink, mut inputs) = mpsc::channel(16);
     let reader = tokio::task::spawn_blocking(move || play(recording, &sink, &stopped));
 
+    let set = policies::required(&args.policies, None).await?;
+    let alerts = set.map(|set| Alerts::new(watch::channel(Arc::new(set.policies)).1, Labels::default()));
+
     // The first word tells where the recording was made.
     let first = tokio::select! {
         first = inputs.recv() => first,
@@ -64,6 +74,8 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
     let options = Options {
         render: OutputFlags { many_namespaces: args.filter.namespaces.len() != 1, ..args.output.clone() }.renderer(),
         filter: args.filter.clone(),
+        alerts,
+        fail_on_match: false,
         max_events: args.max_events,
         duration: None,
         recorder: None,

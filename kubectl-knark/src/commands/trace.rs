@@ -4,15 +4,22 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use ed25519_dalek::SigningKey;
-use knark_specs::frame::{HostFilter, Plan, Target};
+use knark_specs::{
+    frame::{HostFilter, Plan, Target},
+    policy::matcher::Policies,
+};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    cluster::{self, ClusterRequest, ConnectionFlags, TargetFlags, TracerFlags},
-    exit::Exit,
+    cluster::{self, Cluster, ClusterRequest, ConnectionFlags, TargetFlags, TracerFlags},
+    exit::{Exit, UsageError},
     filter::{Filter, Kind},
     local,
-    pipeline::{self, Options},
+    pipeline::{
+        self, Options,
+        alerts::{Alerts, Labels},
+    },
+    policies::{self, Before, PolicyFlags},
     record::Recorder,
     render::OutputFlags,
     signals,
@@ -40,18 +47,23 @@ const QUEUE: usize = 64;
   # All processes of a node, in pods or not, and a recording for later
   kubectl knark trace node/worker-1 --record rec.knark
 
+  # Only what policies say is worth it; they also say on which nodes and pods
+  kubectl knark trace --pack credentials -f policies/ --for 10m
+
   # This host, without a cluster
   sudo kubectl-knark trace --local --comm sshd
 
-Exit status: 0 done (Ctrl-C is the usual end), 1 failed, 2 wrong usage, 3 events were lost, 130 interrupted before anything streamed.")]
+Exit status: 0 done (Ctrl-C is the usual end), 1 failed, 2 wrong usage or a policy that can't be used, 3 events were lost, 4 a rule matched (--fail-on-match), 130 interrupted before anything streamed.")]
 pub struct Args {
     #[command(flatten)]
     target: TargetFlags,
     /// Kinds of events: exec, file, exit
-    #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',', default_values = ["exec", "file"])]
+    ///
+    /// exec and file if not given; with policies, those that their rules are about.
+    #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
     on: Vec<Kind>,
     /// End after this time, such as 30s or 10m, counted from when all nodes stream
-    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = crate::cli::duration)]
     duration: Option<Duration>,
     /// End after this many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -65,11 +77,30 @@ pub struct Args {
     #[command(flatten)]
     output: OutputFlags,
     #[command(flatten)]
+    policies: PolicyFlags,
+    #[command(flatten)]
+    rules: RuleFlags,
+    #[command(flatten)]
     host: HostFlags,
     #[command(flatten)]
     tracer: TracerFlags,
     #[command(flatten)]
     connection: ConnectionFlags,
+}
+
+/// What to do with policies.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Policies")]
+struct RuleFlags {
+    /// Read the policies again when they change, while the trace runs
+    #[arg(long)]
+    watch: bool,
+    /// Leave out rules whose events can't be seen, instead of refusing them
+    #[arg(long)]
+    best_effort: bool,
+    /// Exit with status 4 if a rule matched
+    #[arg(long)]
+    fail_on_match: bool,
 }
 
 /// Local mode. Its conditions are joined by and, the values of one by or.
@@ -79,11 +110,11 @@ struct HostFlags {
     /// Trace this host instead of a cluster; -c then takes names, ids or beginnings of ids of containers
     #[arg(long, conflicts_with_all = [
         "targets", "selector", "all_namespaces", "nodes", "node_selector", "ConnectionFlags", "tracer_namespace",
-        "image_pull_policy", "image_pull_secrets", "privileged", "deadline",
+        "image_pull_policy", "image_pull_secrets", "privileged", "deadline", "from_cluster",
     ])]
     local: bool,
     /// These processes and their descendants
-    #[arg(long = "pid", value_name = "PID", value_delimiter = ',', requires = "local")]
+    #[arg(long = "pid", value_name = "PID", value_delimiter = ',', requires = "local", value_parser = clap::value_parser!(u32).range(1..))]
     pids: Vec<u32>,
     /// Processes of this name, as ps -o comm shows it
     #[arg(long = "comm", value_name = "NAME", value_delimiter = ',', requires = "local")]
@@ -121,48 +152,79 @@ async fn on_host(args: &Args, recorder: Option<Recorder>, signals: &mut mpsc::Re
         cgroups: host.cgroups.clone(),
         containers: args.target.containers.iter().flat_map(|names| names.split(',')).map(str::to_owned).collect(),
     };
-    let plan = Plan { target: Target::Host(filter), exclude_pids: vec![std::process::id()], ..args.plan() };
-    let inputs = local::start(session_key()?, plan, stopped)?;
-    let ended = pipeline::run(None, inputs, &stop, signals, args.options(recorder, false)).await?;
+    let policies = args.policies(None).await?;
+    let (sink, inputs) = mpsc::channel(QUEUE);
+    let (weak, target) = (sink.downgrade(), Target::Host(filter));
+    let plan =
+        Plan { target, exclude_pids: vec![std::process::id()], ..args.plan(policies.as_ref().map(|(policies, _)| &**policies)) };
+    local::start(session_key()?, plan, stopped, sink)?;
+    let alerts = policies.map(|policies| args.alerts(policies, Labels::default(), None, weak));
+    let ended = pipeline::run(None, inputs, &stop, signals, args.options(recorder, false, alerts)).await?;
     ended.finish(signals).await
 }
 
 async fn in_cluster(args: &Args, recorder: Option<Recorder>, signals: &mut mpsc::Receiver<()>) -> anyhow::Result<Exit> {
     let (stop, stopped) = watch::channel(false);
     let (sink, inputs) = mpsc::channel::<Input>(QUEUE);
+    let cluster = if args.policies.from_cluster { Some(args.connection.connect().await?) } else { None };
+    let policies = args.policies(cluster.as_ref()).await?;
+    let weak = sink.downgrade();
     let request = ClusterRequest {
         connection: args.connection.clone(),
         target: args.target.clone(),
         tracer: args.tracer.clone(),
-        plan: args.plan(),
+        plan: args.plan(policies.as_ref().map(|(policies, _)| &**policies)),
         duration: args.duration,
+        policies: policies.as_ref().map(|(policies, _)| Arc::clone(policies)),
+        watch: args.rules.watch,
     };
-    let running = tokio::select! {
+    let (running, labels) = tokio::select! {
         running = cluster::start(request, Arc::new(session_key()?), sink, stopped) => running?,
         Some(()) = signals.recv() => return Ok(Exit::Interrupted),
     };
     let whole_nodes = args.target.targets.iter().any(|target| target.starts_with("no"));
-    let many_namespaces =
-        args.target.all_namespaces || whole_nodes && args.target.targets.iter().all(|target| target.contains('/'));
-    let ended = pipeline::run(None, inputs, &stop, signals, args.options(recorder, many_namespaces)).await;
+    let many_namespaces = args.target.all_namespaces
+        || policies.is_some() && args.target.targets.is_empty()
+        || whole_nodes && args.target.targets.iter().all(|target| target.contains('/'));
+    let alerts = policies.map(|policies| args.alerts(policies, labels, cluster, weak));
+    let ended = pipeline::run(None, inputs, &stop, signals, args.options(recorder, many_namespaces, alerts)).await;
     stop.send_replace(true);
 
     let hurried = ended.as_ref().is_ok_and(pipeline::Ended::is_hurried);
+    let remover = running.remover();
     let removed = async {
         if hurried {
             // What this can't remove, the regular end tries again.
-            let _ = running.remover().remove().await;
+            let _ = remover.remove().await;
         }
         running.finish().await
     };
-    let shown = async {
-        match ended {
-            Ok(ended) => ended.finish(signals).await,
-            Err(error) => Err(error),
+    let mut removed = std::pin::pin!(removed);
+    let mut early = None;
+    // A slow reader of the output doesn't keep pods in the cluster.
+    let shown = {
+        let shown = async {
+            match ended {
+                Ok(ended) => ended.finish(signals).await,
+                Err(error) => Err(error),
+            }
+        };
+        let mut shown = std::pin::pin!(shown);
+        loop {
+            tokio::select! {
+                shown = &mut shown => break shown,
+                removed = &mut removed, if early.is_none() => early = Some(removed),
+            }
         }
     };
-    // A slow reader of the output doesn't keep pods in the cluster.
-    let (removed, shown) = tokio::join!(removed, shown);
+    let removed = if let Some(removed) = early {
+        removed
+    } else {
+        tokio::select! {
+            removed = removed => removed,
+            Some(()) = signals.recv() => Err(remover.give_up()),
+        }
+    };
     if let (Err(_), Err(left)) = (&shown, &removed) {
         crate::exit::warn(left);
     }
@@ -172,9 +234,76 @@ async fn in_cluster(args: &Args, recorder: Option<Recorder>, signals: &mut mpsc:
 }
 
 impl Args {
-    fn plan(&self) -> Plan {
-        let on = |kind| self.on.contains(&kind);
+    /// The policies that are asked for, if they can be used and their events be seen.
+    async fn policies(&self, cluster: Option<&Cluster>) -> anyhow::Result<Option<(Arc<Policies>, Before)>> {
+        if self.rules.watch && self.policies.files.iter().any(|file| file.as_os_str() == "-") {
+            return Err(UsageError::because(
+                "--watch reads policies again, and standard input can be read only once: name files",
+            ));
+        }
+        let seen = policies::state(&self.policies.files);
+        let Some(set) = policies::required(&self.policies, cluster).await? else {
+            let RuleFlags { watch, best_effort, fail_on_match } = self.rules;
+            let senseless = watch || best_effort || fail_on_match;
+            anyhow::ensure!(
+                !senseless,
+                UsageError::because(
+                    "--watch, --best-effort and --fail-on-match are about policies: name some by -f, --pack or --from-cluster"
+                )
+            );
+            return Ok(None);
+        };
+        let unseen: Vec<_> = set.policies.api_rules().map(|rule| rule.name.as_str()).collect();
+        if !unseen.is_empty() {
+            let text = format!(
+                "requests to the Kubernetes API are not seen by this version, but these rules are about them: {}",
+                unseen.join(", ")
+            );
+            if !self.rules.best_effort {
+                return Err(UsageError::because(format!("{text}: leave them out, or say --best-effort to trace the others")));
+            }
+            crate::exit::say(&format!("warning: {text}\n"));
+        }
+        for (kind, wanted, name) in
+            [(Kind::Exec, set.policies.wants_execs(), "exec"), (Kind::File, set.policies.wants_files(), "file")]
+        {
+            if wanted && !self.on.is_empty() && !self.on.contains(&kind) {
+                crate::exit::say(&format!("warning: --on leaves out {name}, so rules about it never match\n"));
+            }
+        }
+        if self.on.contains(&Kind::Exit) {
+            crate::exit::say("warning: only events that a rule matches are shown, and none is about exit\n");
+        }
+        Ok(Some((Arc::new(set.policies), Before { seen, sources: set.sources })))
+    }
+
+    /// What is made of policies while the trace runs. They are followed as long as `sink` has other users.
+    fn alerts(
+        &self,
+        (policies, before): (Arc<Policies>, Before),
+        labels: Labels,
+        cluster: Option<Cluster>,
+        sink: mpsc::WeakSender<Input>,
+    ) -> Alerts {
+        let (changed, policies) = watch::channel(policies);
+        if self.rules.watch {
+            tokio::spawn(policies::follow(self.policies.clone(), cluster, before, changed, sink));
+        }
+        Alerts::new(policies, labels)
+    }
+
+    /// Which events are wanted. Policies that may change can't be decided upon in the kernel.
+    fn plan(&self, policies: Option<&Policies>) -> Plan {
+        let fixed = policies.filter(|_| !self.rules.watch);
+        let by_default = |kind| match (kind, fixed) {
+            (Kind::Exec, Some(policies)) => policies.wants_execs(),
+            (Kind::File, Some(policies)) => policies.wants_files(),
+            (Kind::Exec | Kind::File, None) => true,
+            (Kind::Exit, _) => false,
+        };
+        let on = |kind| if self.on.is_empty() { by_default(kind) } else { self.on.contains(&kind) };
         Plan {
+            want: fixed.map(Policies::want),
             exec: on(Kind::Exec),
             file: on(Kind::File),
             exit: on(Kind::Exit),
@@ -183,10 +312,12 @@ impl Args {
         }
     }
 
-    fn options(&self, recorder: Option<Recorder>, many_namespaces: bool) -> Options {
+    fn options(&self, recorder: Option<Recorder>, many_namespaces: bool, alerts: Option<Alerts>) -> Options {
         Options {
             render: OutputFlags { many_namespaces, ..self.output.clone() }.renderer(),
             filter: Filter::default(),
+            alerts,
+            fail_on_match: self.rules.fail_on_match,
             max_events: self.max_events,
             duration: self.duration,
             recorder,

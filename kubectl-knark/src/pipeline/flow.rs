@@ -1,6 +1,10 @@
 //! What the pipeline knows, and what each input changes about it. Nothing here waits.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use knark_specs::{
@@ -8,8 +12,11 @@ use knark_specs::{
     frame::{Batch, Ending, Hello, Pod, Up},
 };
 
-use super::{Options, merge::Merge, node::Node, progress::Progress, summary};
+use super::{Options, merge::Merge, node::Node, output::CHUNK, progress::Progress, summary};
 use crate::{record::Recorder, render::Scene, source::Input};
+
+/// What is known of pods takes this much memory at most, in bytes.
+const PODS: usize = 64 << 20;
 
 /// A trace under way.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -18,8 +25,12 @@ pub struct Flow {
     pub progress: Progress,
     nodes: Vec<Node>,
     merge: Merge,
-    pods: Vec<Pod>,
-    /// Rendered, and not yet handed to the writer.
+    /// By UID.
+    pods: HashMap<String, Arc<Pod>>,
+    pod_bytes: usize,
+    /// What there was no room for in `out` yet.
+    rest: Option<Rest>,
+    /// Rendered, and not yet handed to the writer: little more than a chunk, however much one input makes of it.
     pub out: Vec<u8>,
     created: Instant,
     /// When the first node streamed.
@@ -37,8 +48,17 @@ pub struct Flow {
     pub unread: bool,
     /// A node failed.
     pub failed: bool,
+    /// There was no room for a pod.
+    crowded: bool,
     /// A signal came before the first node streamed.
     pub interrupted: bool,
+}
+
+/// A node's batch, of which this much has been read.
+struct Rest {
+    node: usize,
+    batch: Batch,
+    read: usize,
 }
 
 impl Flow {
@@ -48,7 +68,9 @@ impl Flow {
             options,
             progress: Progress::new(),
             nodes: Vec::new(),
-            pods: Vec::new(),
+            pods: HashMap::new(),
+            pod_bytes: 0,
+            rest: None,
             out: Vec::new(),
             created: Instant::now(),
             began: None,
@@ -60,11 +82,13 @@ impl Flow {
             over: false,
             unread: false,
             failed: false,
+            crowded: false,
             interrupted: false,
         }
     }
 
-    pub fn take(&mut self, input: Input) -> anyhow::Result<()> {
+    /// Takes an input in; [`Self::release`] shows what comes of it, and must have found room for that of the one before.
+    pub fn take(&mut self, input: Input) {
         let now = Instant::now();
         if !matches!(&input, Input::Up { message: Up::Status(_), .. } | Input::Clock { .. }) {
             self.heard = now;
@@ -83,7 +107,7 @@ impl Flow {
                 let (name, clock_offset_ns) = (known.name.clone(), known.clock_offset_ns);
                 let name = if self.options.local { "" } else { &name };
                 self.record(|recorder| recorder.message(node, name, clock_offset_ns, &message));
-                self.hear(node, message, now)?;
+                self.hear(node, message, now);
             }
             Input::Clock { .. } if self.options.local => {}
             Input::Clock { node, offset_ns } => self.node(node).set_clock(offset_ns),
@@ -92,13 +116,12 @@ impl Flow {
                 self.meet(pod);
             }
             Input::PodGone { uid } => {
-                self.pods.retain(|pod| pod.uid != uid);
+                self.pod_bytes -= self.pods.remove(&uid).map_or(0, |pod| pod.bytes());
                 self.nodes.iter_mut().filter_map(|n| n.assembler.as_mut()).for_each(|a| a.forget_pod(&uid));
             }
             Input::Warning(text) => self.progress.warn(&text),
             Input::Gone { node, error } => self.lose(node, error),
         }
-        self.release(now)
     }
 
     /// A recording that can't be written on ends the trace, but not what was seen until then.
@@ -126,12 +149,12 @@ impl Flow {
         &mut self.nodes[at]
     }
 
-    fn hear(&mut self, number: u32, message: Up, now: Instant) -> anyhow::Result<()> {
+    fn hear(&mut self, number: u32, message: Up, now: Instant) {
         let at = number as usize;
         let node = self.node(number);
         match message {
             Up::Hello(hello) => self.welcome(number, &hello, now),
-            Up::Batch(batch) => self.unpack(at, &batch, now)?,
+            Up::Batch(batch) => self.rest = Some(Rest { node: at, batch, read: 0 }),
             Up::Status(status) => {
                 let watermark_ns = status.watermark_ns;
                 node.count(status);
@@ -142,7 +165,7 @@ impl Flow {
                 node.count(status);
                 node.said_bye = true;
                 let why = match reason {
-                    Ending::Stopped => return Ok(()),
+                    Ending::Stopped => return,
                     Ending::Signal => "the tracer was told to end by a signal: its pod is being deleted, or its deadline is over",
                     Ending::Orphaned => "the tracer ended, since it heard nothing from the plugin for too long",
                     Ending::Failed => "the tracer could not go on reading the kernel's events; its log says why",
@@ -153,29 +176,32 @@ impl Flow {
             }
             Up::Challenge { .. } | Up::Refuse { .. } => {}
         }
-        Ok(())
     }
 
     /// Shows each event before the next is made where it can be, which keeps memory small and warm.
-    fn unpack(&mut self, at: usize, batch: &Batch, now: Instant) -> anyhow::Result<()> {
+    fn unpack(&mut self, mut rest: Rest, now: Instant) -> anyhow::Result<()> {
+        let at = rest.node;
         let Some(mut assembler) = self.nodes[at].assembler.take() else {
             self.damaged(at, "events came before the tracer's Hello: not a tracer of this version");
             return Ok(());
         };
         let mut shown = Ok(());
-        let fed = assembler.feed(batch, |event| {
+        let fed = assembler.feed(rest.batch.items.get(rest.read..).unwrap_or_default(), |event| {
             let node = &mut self.nodes[at];
             node.received += 1;
             node.tell(event.boot_ns);
             let time_ns = node.here(event.boot_ns);
             self.merge.push(at, time_ns, event, now);
-            if shown.is_ok() {
-                shown = self.release(now);
-            }
+            shown = self.pop(now);
+            shown.is_ok() && self.has_room()
         });
         self.nodes[at].assembler = Some(assembler);
-        if let Err(error) = fed {
-            self.damaged(at, &format!("batch {}: {error}", batch.seq));
+        match fed {
+            Ok(read) => {
+                rest.read += read;
+                self.rest = (rest.read < rest.batch.items.len()).then_some(rest);
+            }
+            Err(error) => self.damaged(at, &format!("batch {}: {error}", rest.batch.seq)),
         }
         shown
     }
@@ -194,8 +220,9 @@ impl Flow {
         let node = self.node(number);
         let again = node.assembler.is_some();
         node.greet(hello);
-        for pod in pods.iter().filter(|_| !again) {
-            node.assembler.iter_mut().for_each(|assembler| assembler.set_pod(pod.clone()));
+        for pod in pods.values().filter(|_| !again) {
+            // Nothing else is known to it yet, so there is room.
+            let _ = node.assembler.as_mut().map(|assembler| assembler.set_pod(Arc::clone(pod)));
         }
         let name = node.name.clone();
         self.pods = pods;
@@ -214,13 +241,22 @@ impl Flow {
     }
 
     fn meet(&mut self, pod: Pod) {
-        for assembler in self.nodes.iter_mut().filter_map(|node| node.assembler.as_mut()) {
-            assembler.set_pod(pod.clone());
+        self.pod_bytes -= self.pods.remove(&pod.uid).map_or(0, |known| known.bytes());
+        if self.pod_bytes + pod.bytes() > PODS {
+            if !std::mem::replace(&mut self.crowded, true) {
+                self.progress.warn("there are too many pods to remember them all: some events lack their pod's labels and owner");
+            }
+            return;
         }
-        match self.pods.iter_mut().find(|known| known.uid == pod.uid) {
-            Some(known) => *known = pod,
-            None => self.pods.push(pod),
+        self.pod_bytes += pod.bytes();
+        let pod = Arc::new(pod);
+        for at in 0..self.nodes.len() {
+            let told = self.nodes[at].assembler.as_mut().map(|assembler| assembler.set_pod(Arc::clone(&pod)));
+            if let Some(Err(error)) = told {
+                self.damaged(at, &error.to_string());
+            }
         }
+        self.pods.insert(pod.uid.clone(), pod);
     }
 
     fn lose(&mut self, number: u32, error: Option<anyhow::Error>) {
@@ -258,9 +294,26 @@ impl Flow {
         }
     }
 
-    /// Shows the events whose turn has come.
+    /// Whether `out` takes more: otherwise it is to be handed to the writer first.
+    pub fn has_room(&self) -> bool {
+        self.out.len() < CHUNK
+    }
+
+    /// Shows the events whose turn has come, and what is left of the last batch, as far as there is room.
     pub fn release(&mut self, now: Instant) -> anyhow::Result<()> {
-        while let Some((at, event)) = self.merge.pop(now) {
+        self.pop(now)?;
+        while self.has_room()
+            && let Some(rest) = self.rest.take()
+        {
+            self.unpack(rest, now)?;
+        }
+        Ok(())
+    }
+
+    fn pop(&mut self, now: Instant) -> anyhow::Result<()> {
+        while self.has_room()
+            && let Some((at, event)) = self.merge.pop(now)
+        {
             self.show(at, &event)?;
         }
         Ok(())
@@ -272,8 +325,16 @@ impl Flow {
             self.nodes[at].discarded += 1;
             return Ok(());
         }
+        let matches = match &mut self.options.alerts {
+            Some(alerts) => alerts.of(event, |text| self.progress.warn(text)),
+            None => Vec::new(),
+        };
+        if matches.is_empty() && self.options.alerts.is_some() {
+            self.nodes[at].discarded += 1;
+            return Ok(());
+        }
         self.head();
-        self.options.render.event(event, &mut self.out).context("rendering an event")?;
+        self.options.render.event(event, &matches, &mut self.out).context("rendering an event")?;
         self.nodes[at].shown += 1;
         self.shown += 1;
         // A recording is read to its end all the same, for the sums.
@@ -284,7 +345,13 @@ impl Flow {
     fn head(&mut self) {
         if std::mem::take(&mut self.header_due) {
             self.progress.clear();
-            let scene = Scene { local: self.options.local, nodes: self.nodes.len(), pods: &self.pods };
+            let pods: Vec<_> = self.pods.values().map(Arc::as_ref).collect();
+            let scene = Scene {
+                local: self.options.local,
+                nodes: self.nodes.len(),
+                pods: &pods,
+                policies: self.options.alerts.is_some(),
+            };
             self.options.render.begin(&scene, &mut self.out);
         }
     }
@@ -299,8 +366,8 @@ impl Flow {
         summary::of(self.nodes.iter().map(Node::sums).collect(), ran)
     }
 
-    /// Shows what still waits for its turn, and adds up.
-    pub fn conclude(&mut self, hurry: bool) -> anyhow::Result<Summary> {
+    /// Complains about tracers that are still there.
+    pub fn check_goodbyes(&mut self, hurry: bool) {
         for node in self.nodes.iter().filter(|node| self.options.live && !hurry && node.assembler.is_some()) {
             if !node.said_bye && !node.gone {
                 self.failed = true;
@@ -308,8 +375,15 @@ impl Flow {
                     .fail(&format!("node {}: the tracer didn't say goodbye in time; its counts are not the last", node.name));
             }
         }
+    }
+
+    /// No more comes: what waits for its turn need not any longer.
+    pub fn close(&mut self) {
         (0..self.nodes.len()).for_each(|node| self.merge.end(node));
-        self.release(Instant::now())?;
+    }
+
+    /// Adds up, and says so.
+    pub fn conclude(&mut self) -> anyhow::Result<Summary> {
         if let Some(Err(error)) = self.options.recorder.take().map(Recorder::finish) {
             self.fail(&format!("{error:#}"));
         }

@@ -83,7 +83,11 @@ impl Node {
     /// What became of its events. What the tracer had sent or held and what never arrived was lost on the way, so that
     /// seen = shown + filtered + lost always holds.
     pub fn sums(&self) -> NodeSums {
-        let mut lost: BTreeMap<_, _> = self.status.lost.iter().map(|(stage, n)| (stage.name().to_owned(), *n)).collect();
+        let mut lost: BTreeMap<String, u64> = BTreeMap::new();
+        for (stage, n) in &self.status.lost {
+            let sum = lost.entry(stage.name().to_owned()).or_default();
+            *sum = sum.saturating_add(*n);
+        }
         let filtered = self.status.filtered.saturating_add(self.discarded);
         let known = lost.values().fold(self.shown.saturating_add(filtered), |sum, n| sum.saturating_add(*n));
         let seen = self.status.seen.max(known);
@@ -130,6 +134,16 @@ mod tests {
         let node = Node { received: 7, shown: 4, discarded: 3, said_bye: true, status, ..streaming() };
         let want = NodeSums { seen: 10, shown: 4, filtered: 4, lost: lost("ring", 2), ..NodeSums::default() };
         assert_eq!(node.sums(), want);
+    }
+
+    #[test]
+    fn hostile_sums_neither_overflow_nor_hide_anything() {
+        let status = Status { seen: 9, lost: vec![(Stage::Ring, 2), (Stage::Ring, 3), (Stage::Held, 1)], ..Status::default() };
+        let sums = Node { said_bye: true, status, ..streaming() }.sums();
+        assert_eq!((sums.lost["ring"], sums.lost["held"], sums.lost["stream"]), (5, 1, 3));
+        let status = Status { lost: vec![(Stage::Ring, u64::MAX), (Stage::Ring, 3), (Stage::Held, 1)], ..Status::default() };
+        let summary = crate::pipeline::summary::of(vec![Node { status, ..streaming() }.sums()], std::time::Duration::ZERO);
+        assert_eq!(summary.summary.lost, u64::MAX);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-/// A chunk is handed to the writer at this size at the latest.
+/// A chunk is handed to the writer at this size at the latest; its last event may go beyond.
 pub const CHUNK: usize = 64 << 10;
 /// How many chunks may wait for the writer.
 const CHUNKS: usize = 4;
@@ -33,6 +33,8 @@ impl Output {
                 sink.write_all(&chunk)?;
                 sink.flush()?;
                 chunk.clear();
+                // One event may be much longer than a chunk.
+                chunk.shrink_to(2 * CHUNK);
                 // Nobody needs it back at the end.
                 let _ = written.try_send(chunk);
             }

@@ -71,5 +71,5 @@ fn table(nodes: &[NodeSums]) -> Table {
 }
 
 fn lost(node: &NodeSums) -> u64 {
-    node.lost.values().sum()
+    node.lost.values().fold(0, |sum: u64, n| sum.saturating_add(*n))
 }

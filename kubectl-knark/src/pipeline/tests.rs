@@ -1,6 +1,12 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
-use knark_specs::event::{Event, Exit, Node, Process, ProcessSource, SCHEMA, What};
+use knark_specs::{
+    event::{Event, Exit, Node, Process, ProcessSource, SCHEMA, What},
+    frame::{self, Batch, Hello, Item, Up},
+};
+
+use super::{Options, flow::Flow, output::CHUNK};
+use crate::{filter::Filter, render::OutputFlags, source::Input};
 
 /// An event whose time is all that matters.
 pub fn event(boot_ns: u64) -> Event {
@@ -37,4 +43,69 @@ pub fn event(boot_ns: u64) -> Event {
         thread: None,
         what: What::Exit { exit: Exit { code: Some(0), signal: None, duration_ns: 1 } },
     }
+}
+
+#[test]
+fn one_batch_makes_no_more_text_at_a_time_than_a_chunk_and_an_event() {
+    const EVENTS: u32 = 1000;
+    let args = vec![b'\n'; 64 << 10];
+    let process = frame::Process {
+        slot: 0,
+        pid: 1,
+        ppid: 0,
+        start_ns: 0,
+        uid: 0,
+        gid: 0,
+        comm: b"",
+        exe: b"",
+        args: &args,
+        args_cut_from: 0,
+        cwd: b"",
+        upper_layer: None,
+        memfd: false,
+        source: frame::ProcessSource::Exec,
+        ancestors: Vec::new(),
+        container: 0,
+        ancestors_cut: false,
+    };
+    let exit = Item::Exit(frame::Exit { time_ns: 1, process: 0, code: 0 });
+    let mut items = Vec::new();
+    for item in [Item::Process(process)].into_iter().chain(std::iter::repeat_n(exit, EVENTS as usize)) {
+        minicbor::encode(item, &mut items).unwrap();
+    }
+    let hello = Hello {
+        version: String::new(),
+        kernel: String::new(),
+        arch: String::new(),
+        probes: Vec::new(),
+        realtime_offset_ns: 0,
+        hostname: String::new(),
+    };
+    let render = OutputFlags { output: crate::render::Format::Json, ..OutputFlags::default() }.renderer();
+    let mut flow = Flow::new(Options {
+        render,
+        filter: Filter::default(),
+        alerts: None,
+        fail_on_match: false,
+        max_events: None,
+        duration: None,
+        recorder: None,
+        live: false,
+        local: true,
+    });
+    for message in [Up::Hello(hello), Up::Batch(Batch { seq: 1, items })] {
+        flow.take(Input::Up { node: 0, message });
+    }
+    let mut shown = 0;
+    loop {
+        flow.release(Instant::now()).unwrap();
+        let event = 2 * args.len() + 1000;
+        assert!(flow.out.len() <= CHUNK + event, "{}", flow.out.len());
+        let full = !flow.has_room();
+        shown += String::from_utf8(std::mem::take(&mut flow.out)).unwrap().lines().count();
+        if !full {
+            break;
+        }
+    }
+    assert_eq!(shown, EVENTS as usize);
 }

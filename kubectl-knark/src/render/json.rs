@@ -2,17 +2,24 @@
 
 use std::{io, sync::Arc};
 
-use knark_specs::event::{Container, Event, Kubernetes, Node, Process, Summary};
+use knark_specs::{
+    alert::Match,
+    event::{Container, Event, Kubernetes, Node, Process, Summary},
+};
 use serde::Serialize;
 
 /// How many processes are remembered; a power of two.
 const PLACES: usize = 256;
+/// Their texts take this much memory at most, in bytes, or that of a single one.
+const CAPACITY: usize = 16 << 20;
 
 /// The renderer. Most of an event's text is its process, which many events share, so that part is kept as text.
 #[derive(Debug)]
 pub struct Json {
     /// By process id, as far as there is room.
     places: Vec<Option<Place>>,
+    /// How long all their texts are.
+    bytes: usize,
 }
 
 /// Where events come from, and the part of their JSON that says so.
@@ -27,13 +34,13 @@ struct Place {
 
 impl Default for Json {
     fn default() -> Self {
-        Self { places: std::iter::repeat_with(|| None).take(PLACES).collect() }
+        Self { places: std::iter::repeat_with(|| None).take(PLACES).collect(), bytes: 0 }
     }
 }
 
 impl super::Render for Json {
-    /// Writes what serde would write for the whole event (a test compares).
-    fn event(&mut self, event: &Event, out: &mut Vec<u8>) -> io::Result<()> {
+    /// Writes what serde would write for the whole event, or the whole alert (a test compares).
+    fn event(&mut self, event: &Event, matches: &[Match], out: &mut Vec<u8>) -> io::Result<()> {
         out.extend_from_slice(b"{\"schema\":");
         write(out, &event.schema)?;
         field(out, "time", &event.time)?;
@@ -46,6 +53,11 @@ impl super::Render for Json {
         let brace = out.len();
         write(out, &event.what)?;
         out[brace] = b',';
+        if !matches.is_empty() {
+            out.pop();
+            field(out, "matches", &matches)?;
+            out.push(b'}');
+        }
         out.push(b'\n');
         Ok(())
     }
@@ -59,11 +71,23 @@ impl super::Render for Json {
 
 impl Json {
     fn place(&mut self, event: &Event) -> io::Result<&[u8]> {
-        let place = &mut self.places[event.process.pid as usize % PLACES];
+        let at = event.process.pid as usize % PLACES;
+        let place = &mut self.places[at];
         if place.as_ref().is_none_or(|place| !place.fits(event)) {
-            *place = Some(Place::of(event)?);
+            let new = Place::of(event)?;
+            self.bytes += new.text.len();
+            self.bytes -= place.replace(new).map_or(0, |old| old.text.len());
+            if self.bytes > CAPACITY {
+                self.forget_all_but(at);
+            }
         }
+        let place = &self.places[at];
         Ok(place.as_ref().map_or(&[], |place| &place.text))
+    }
+
+    fn forget_all_but(&mut self, kept: usize) {
+        self.places.iter_mut().enumerate().filter(|(at, _)| *at != kept).for_each(|(_, place)| *place = None);
+        self.bytes = self.places[kept].as_ref().map_or(0, |place| place.text.len());
     }
 }
 
@@ -92,6 +116,17 @@ impl Place {
             && same(self.kubernetes.as_ref(), event.kubernetes.as_ref())
             && same(self.container.as_ref(), event.container.as_ref())
     }
+}
+
+/// One value on several lines, for reading.
+pub fn pretty(value: &impl Serialize) -> io::Result<String> {
+    let mut out = Vec::new();
+    // Its line breaks stand between values; those inside of texts are escaped already.
+    for line in serde_json::to_string_pretty(value)?.lines() {
+        serde_json::ser::Formatter::write_string_fragment(&mut Escaping, &mut out, line)?;
+        out.push(b'\n');
+    }
+    String::from_utf8(out).map_err(io::Error::other)
 }
 
 fn field(out: &mut Vec<u8>, name: &str, value: &impl Serialize) -> io::Result<()> {
@@ -134,7 +169,7 @@ mod tests {
 
     fn check(json: &mut Json, event: &Event) {
         let mut out = Vec::new();
-        json.event(event, &mut out).unwrap();
+        json.event(event, &[], &mut out).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), serde_json::to_string(event).unwrap() + "\n");
     }
 
@@ -157,14 +192,34 @@ mod tests {
     }
 
     #[test]
+    fn an_alert_has_its_matches() {
+        let rule = Match {
+            policy: "p".into(),
+            rule: "r".into(),
+            severity: knark_specs::policy::Severity::High,
+            message: "m".into(),
+            tags: vec!["t".into()],
+            references: Vec::new(),
+        };
+        let alert = knark_specs::alert::Alert { event: event(7), matches: vec![rule] };
+        let mut out = Vec::new();
+        Json::default().event(&alert.event, &alert.matches, &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), serde_json::to_string(&alert).unwrap() + "\n");
+    }
+
+    #[test]
     fn no_control_character_reaches_a_terminal() {
         let mut event = event(7);
         let comm = "\u{1b}[2J\u{9b}2J\u{7f}ü \u{a0}";
         Arc::make_mut(&mut event.process).comm = comm.into();
         let mut out = Vec::new();
-        Json::default().event(&event, &mut out).unwrap();
+        Json::default().event(&event, &[], &mut out).unwrap();
         let line = String::from_utf8(out).unwrap();
         assert!(!line.trim_end().contains(char::is_control), "{line:?}");
         assert_eq!(serde_json::from_str::<Event>(&line).unwrap().process.comm, comm);
+
+        let text = pretty(&[comm]).unwrap();
+        assert!(text.lines().count() == 3 && !text.replace('\n', "").contains(char::is_control), "{text:?}");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&text).unwrap(), [comm]);
     }
 }

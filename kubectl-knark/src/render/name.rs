@@ -6,7 +6,7 @@ use std::{
     io::{self, Write as _},
 };
 
-use knark_specs::event::Event;
+use knark_specs::{alert::Match, event::Event};
 
 use super::{Scene, escape::cell};
 
@@ -24,7 +24,7 @@ impl super::Render for Name {
         self.local = scene.local;
     }
 
-    fn event(&mut self, event: &Event, out: &mut Vec<u8>) -> io::Result<()> {
+    fn event(&mut self, event: &Event, _matches: &[Match], out: &mut Vec<u8>) -> io::Result<()> {
         if let Some(pod) = &event.kubernetes {
             if is_new(&mut self.pods, &pod.pod_uid) {
                 writeln!(out, "pod/{}", cell(&pod.pod))?;

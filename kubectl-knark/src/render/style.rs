@@ -3,6 +3,7 @@
 use knark_specs::{
     event::{Event, What},
     frame::FileOp,
+    policy::Severity,
 };
 
 /// An SGR sequence, or none.
@@ -14,6 +15,7 @@ pub const PLAIN: Style = "";
 pub const DIM: Style = "\x1b[2m";
 /// Failures.
 pub const RED: Style = "\x1b[31m";
+const BOLD_RED: Style = "\x1b[1;31m";
 const GREEN: Style = "\x1b[32m";
 const YELLOW: Style = "\x1b[33m";
 const MAGENTA: Style = "\x1b[35m";
@@ -34,5 +36,16 @@ pub fn of(event: &Event) -> Style {
             FileOp::Rename | FileOp::Unlink | FileOp::Rmdir => MAGENTA,
             FileOp::Chmod | FileOp::Chown | FileOp::Setxattr | FileOp::Removexattr => YELLOW,
         },
+    }
+}
+
+/// A severity's colour.
+pub fn of_severity(severity: Severity) -> Style {
+    match severity {
+        Severity::Info => DIM,
+        Severity::Low => CYAN,
+        Severity::Medium => YELLOW,
+        Severity::High => RED,
+        Severity::Critical => BOLD_RED,
     }
 }

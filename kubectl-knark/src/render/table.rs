@@ -6,6 +6,7 @@ use std::{
 };
 
 use knark_specs::{
+    alert::Match,
     event::{Event, What},
     frame::Pod,
 };
@@ -68,6 +69,8 @@ enum Column {
     ProcessAndPid,
     Operation,
     Result,
+    Severity,
+    Rule,
 }
 
 impl Table {
@@ -79,15 +82,15 @@ impl Table {
     /// Fits the columns to the scene and the width.
     fn lay_out(&mut self, scene: &Scene<'_>) {
         use Column::{
-            Container, Milliseconds, Namespace, Node, Operation, Parent, Pid, Ppid, Process, ProcessAndPid, Result, Time, Uid,
-            Utc,
+            Container, Milliseconds, Namespace, Node, Operation, Parent, Pid, Ppid, Process, ProcessAndPid, Result, Rule,
+            Severity, Time, Uid, Utc,
         };
         // What is no terminal is given what a comfortable terminal gets.
         let room = self.layout.width.unwrap_or(120);
         let with_namespace = self.layout.many_namespaces && !self.layout.wide;
         let pod = |most: usize| {
             let width = |pod: &Pod| pod.name.len() + if with_namespace { pod.namespace.len() + 1 } else { 0 };
-            scene.pods.iter().map(width).max().unwrap_or(if with_namespace { 28 } else { 20 }).clamp(8, most)
+            scene.pods.iter().copied().map(width).max().unwrap_or(if with_namespace { 28 } else { 20 }).clamp(8, most)
         };
         let local = scene.local;
         let mut columns = Vec::new();
@@ -109,6 +112,8 @@ impl Table {
             add(Process, 15, true);
             add(Operation, 10, true);
             add(Result, 6, true);
+            add(Severity, 8, scene.policies);
+            add(Rule, 30, scene.policies);
         } else {
             add(Time, 8, room < 100);
             add(Milliseconds, 12, room >= 100);
@@ -118,8 +123,10 @@ impl Table {
             add(Pid, 7, room >= if local { 100 } else { 110 });
             add(Uid, 5, room >= if local { 120 } else { 160 });
             add(ProcessAndPid, 18, room < 100 && local);
-            add(Process, if room < 100 { 10 } else { 15 }, room >= 100 || !local);
-            add(Operation, 10, true);
+            add(Process, if room < 100 { 10 } else { 15 }, room >= 100 || !local && !scene.policies);
+            add(Operation, 10, !scene.policies || room >= 130);
+            add(Severity, 8, scene.policies);
+            add(Rule, if room < 100 { 16 } else { 24 }, scene.policies);
         }
         let taken: usize = columns.iter().map(|(_, width)| width + GAP).sum();
         self.detail = self.layout.width.map(|width| width.saturating_sub(taken).max(LEAST_DETAIL));
@@ -127,7 +134,7 @@ impl Table {
         self.many_nodes = scene.nodes > 1;
     }
 
-    fn text<'e>(&mut self, column: Column, event: &'e Event) -> Cow<'e, str> {
+    fn text<'e>(&mut self, column: Column, event: &'e Event, matched: Option<&'e Match>) -> Cow<'e, str> {
         let process = &event.process;
         match column {
             Column::Time => Cow::Owned(self.times.of(&event.time, false)),
@@ -153,6 +160,12 @@ impl Table {
             Column::Result => match &event.what {
                 What::File { file } => file.error.as_deref().map_or_else(|| Cow::Owned(file.result.to_string()), Cow::Borrowed),
                 _ => NONE,
+            },
+            Column::Severity => matched.map_or(NONE, |matched| Cow::Borrowed(matched.severity.name())),
+            Column::Rule => match matched {
+                Some(Match { policy, rule, .. }) if self.layout.wide => Cow::Owned(format!("{}/{}", cell(policy), cell(rule))),
+                Some(Match { rule, .. }) => cell(rule),
+                None => NONE,
             },
         }
     }
@@ -209,14 +222,23 @@ impl super::Render for Table {
             for (column, width) in &self.columns {
                 self.put_padded(column.name(), *width, PLAIN, out);
             }
-            out.extend_from_slice(b"DETAIL\n");
+            out.extend_from_slice(if scene.policies { b"MESSAGE\n" } else { b"DETAIL\n" });
         }
     }
 
-    fn event(&mut self, event: &Event, out: &mut Vec<u8>) -> io::Result<()> {
+    fn event(&mut self, event: &Event, matches: &[Match], out: &mut Vec<u8>) -> io::Result<()> {
+        if matches.is_empty() {
+            return self.line(event, None, out);
+        }
+        matches.iter().try_for_each(|matched| self.line(event, Some(matched), out))
+    }
+}
+
+impl Table {
+    fn line(&mut self, event: &Event, matched: Option<&Match>, out: &mut Vec<u8>) -> io::Result<()> {
         for at in 0..self.columns.len() {
             let (column, width) = self.columns[at];
-            let text = self.text(column, event);
+            let text = self.text(column, event, matched);
             let text = match (self.layout.width, column) {
                 (None, _) => text,
                 (Some(_), Column::Pod | Column::Node | Column::ProcessAndPid) => {
@@ -226,12 +248,20 @@ impl super::Render for Table {
             };
             let style = match column {
                 Column::Operation => style::of(event),
+                Column::Severity => matched.map_or(PLAIN, |matched| style::of_severity(matched.severity)),
                 Column::Result if matches!(&event.what, What::File { file } if file.result < 0) => RED,
                 _ => PLAIN,
             };
             self.put_padded(&text, width, style, out);
         }
-        self.put_detail(event, out);
+        match matched.filter(|matched| !matched.message.is_empty()) {
+            Some(matched) => {
+                let message = cell(&matched.message);
+                let message = self.detail.map_or(Cow::Borrowed(&*message), |room| shorten::end(&message, room));
+                self.put(&message, PLAIN, out);
+            }
+            None => self.put_detail(event, out),
+        }
         out.write_all(b"\n")
     }
 }
@@ -251,6 +281,8 @@ impl Column {
             Self::Process | Self::ProcessAndPid => "PROCESS",
             Self::Operation => "OP",
             Self::Result => "RESULT",
+            Self::Severity => "SEVERITY",
+            Self::Rule => "RULE",
         }
     }
 }

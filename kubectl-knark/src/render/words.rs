@@ -27,9 +27,8 @@ pub struct Detail<'e> {
 /// The operation, as JSON names it too.
 pub fn operation(event: &Event) -> &'static str {
     match &event.what {
-        What::Exec { .. } => "exec",
-        What::Exit { .. } => "exit",
         What::File { file } => file.op.name(),
+        what => what.name(),
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::io;
 
-use knark_specs::event::{Event, Summary};
+use knark_specs::{
+    alert::{Alert, Match},
+    event::{Event, Summary},
+};
 use serde::Serialize;
 
 /// The renderer.
@@ -12,8 +15,11 @@ pub struct Yaml {
 }
 
 impl super::Render for Yaml {
-    fn event(&mut self, event: &Event, out: &mut Vec<u8>) -> io::Result<()> {
-        self.document(event, out)
+    fn event(&mut self, event: &Event, matches: &[Match], out: &mut Vec<u8>) -> io::Result<()> {
+        if matches.is_empty() {
+            return self.document(event, out);
+        }
+        self.document(&Alert { event: event.clone(), matches: matches.to_vec() }, out)
     }
 
     fn end(&mut self, summary: &Summary, out: &mut Vec<u8>) -> io::Result<()> {

@@ -79,9 +79,9 @@ fn lines(width: Option<usize>, local: bool, colour: bool, events: &[Event]) -> S
     let layout = Layout { wide: false, width, header: true, colour, many_namespaces: false };
     let (mut table, mut out) = (Table::new(layout), Vec::new());
     table.times = LocalTime::utc();
-    table.begin(&Scene { local, nodes: 1, pods: &[] }, &mut out);
+    table.begin(&Scene { local, nodes: 1, pods: &[], policies: false }, &mut out);
     for event in events {
-        table.event(event, &mut out).unwrap();
+        table.event(event, &[], &mut out).unwrap();
     }
     String::from_utf8(out).unwrap()
 }

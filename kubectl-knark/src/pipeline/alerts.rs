@@ -1,0 +1,96 @@
+//! Policies over the events that arrive: which are worth showing, and why.
+
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+
+use knark_specs::{
+    alert::Match,
+    event::Event,
+    policy::{
+        Severity,
+        matcher::{Policies, Surroundings},
+    },
+};
+use tokio::sync::watch;
+
+/// Labels of nodes and namespaces by name, as they were when the trace began.
+#[derive(Debug, Clone, Default)]
+pub struct Labels {
+    /// Of nodes.
+    pub nodes: BTreeMap<String, BTreeMap<String, String>>,
+    /// Of namespaces.
+    pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+impl Surroundings for Labels {
+    fn node_labels(&self, node: &str) -> Option<&BTreeMap<String, String>> {
+        self.nodes.get(node)
+    }
+
+    fn namespace_labels(&self, namespace: &str) -> Option<&BTreeMap<String, String>> {
+        self.namespaces.get(namespace)
+    }
+}
+
+/// The policies of a trace, and what came of them.
+#[derive(Debug)]
+pub struct Alerts {
+    policies: watch::Receiver<Arc<Policies>>,
+    labels: Labels,
+    /// Matches so far.
+    matches: BTreeMap<Severity, u64>,
+    /// Rules whose expression could not be evaluated: how often, by policy and rule.
+    failures: BTreeMap<(String, String), u64>,
+}
+
+impl Alerts {
+    /// Policies that may change while the trace runs.
+    pub fn new(policies: watch::Receiver<Arc<Policies>>, labels: Labels) -> Self {
+        Self { policies, labels, matches: BTreeMap::new(), failures: BTreeMap::new() }
+    }
+
+    /// The rules that an event matches. `warn` is told of a rule that can't be evaluated, the first time.
+    pub fn of(&mut self, event: &Event, mut warn: impl FnMut(&str)) -> Vec<Match> {
+        let policies = Arc::clone(&self.policies.borrow());
+        let mut failures = Vec::new();
+        let matches = policies.matches(event, &self.labels, |failure| failures.push(failure));
+        for failure in failures {
+            let policy = policies.policies().get(failure.rule.policy).map_or("", |policy| &policy.name);
+            let count = self.failures.entry((policy.to_owned(), failure.rule.name.clone())).or_default();
+            *count = count.saturating_add(1);
+            if *count == 1 {
+                warn(&format!(
+                    "rule {policy}/{}: `where` can't be evaluated, so the rule does not match: {}",
+                    failure.rule.name, failure.error
+                ));
+            }
+        }
+        for matched in &matches {
+            *self.matches.entry(matched.severity).or_default() += 1;
+        }
+        matches
+    }
+
+    /// Whether any rule matched.
+    pub fn any(&self) -> bool {
+        !self.matches.is_empty()
+    }
+
+    /// What came of it, for a person: a line, and one for each rule that could not be evaluated.
+    pub fn summary(&self) -> String {
+        let all: u64 = self.matches.values().sum();
+        let mut text = format!("{all} match{}", if all == 1 { "" } else { "es" });
+        let by_severity: Vec<_> = self.matches.iter().rev().map(|(severity, n)| format!("{n} {}", severity.name())).collect();
+        if !by_severity.is_empty() {
+            let _ = write!(text, ": {}", by_severity.join(", "));
+        }
+        text.push('\n');
+        for ((policy, rule), n) in &self.failures {
+            let _ = writeln!(
+                text,
+                "warning: rule {policy}/{rule} could not be evaluated for {n} event{}",
+                if *n == 1 { "" } else { "s" }
+            );
+        }
+        text
+    }
+}
