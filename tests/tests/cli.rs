@@ -33,7 +33,8 @@ fn wrong_usage_is_status_2_and_says_why() {
         (&["trace", "cronjob/x"], "cronjob"),
         (&["trace", "-l", "a b"], "a b"),
         (&["replay"], "<FILE>"),
-        (&["schema", "policy"], "invalid value 'policy'"),
+        (&["schema", "policies"], "invalid value 'policies'"),
+        (&["schema", "event", "--crd"], "schema policy --crd"),
         (&["no-such-command"], "unrecognized subcommand"),
         (&[], "Usage: kubectl knark <COMMAND>"),
     ] {
@@ -59,9 +60,14 @@ fn help_is_kubectls() {
 }
 
 #[test]
-fn the_schema_is_the_committed_one() {
-    let committed = include_str!("../../specs/schema/event.json");
-    assert_eq!(stdout(&["schema", "event"]), committed, "run `kubectl knark schema event > specs/schema/event.json`");
+fn the_schemas_are_the_committed_ones() {
+    for (args, file, committed) in [
+        (&["schema", "event"][..], "event.json", include_str!("../../specs/schema/event.json")),
+        (&["schema", "policy"], "policy.json", include_str!("../../specs/schema/policy.json")),
+        (&["schema", "policy", "--crd"], "policy.crd.yaml", include_str!("../../specs/schema/policy.crd.yaml")),
+    ] {
+        assert_eq!(stdout(args), committed, "run `kubectl knark {} > specs/schema/{file}`", args.join(" "));
+    }
 }
 
 #[test]
@@ -95,7 +101,10 @@ fn completion_works_by_the_name_that_kubectl_looks_for() {
     let name = folder.path().join("kubectl_complete-knark");
     std::os::unix::fs::symlink(plugin().get_program(), &name).unwrap();
     let output = std::process::Command::new(&name).args(["sche"]).output().unwrap();
-    check(&output, "status 0\n--- stdout\nschema\tPrint the JSON Schema of what -o json and -o yaml write\n:4\n--- stderr\n");
+    check(
+        &output,
+        "status 0\n--- stdout\nschema\tPrint the JSON Schema of what -o json and -o yaml write, or of what policies may say\n:4\n--- stderr\n",
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use knark_tests::cluster::{Namespace, nodes};
 
 use crate::{ROUNDS, median};
@@ -29,7 +29,8 @@ pub fn readiness() -> Result<()> {
         let mut header = String::new();
         BufReader::new(trace.stdout.take().context("stdout")?).read_line(&mut header)?;
         ready.push(began.elapsed().as_secs_f64());
-        trace.wait()?;
+        let ended = trace.wait()?;
+        ensure!(ended.success() && !header.is_empty(), "the trace failed: {ended}");
         whole.push(began.elapsed().as_secs_f64());
     }
     println!("| on a node that has the image, from the command, in s | median of {ROUNDS} |");

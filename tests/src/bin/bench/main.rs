@@ -1,12 +1,14 @@
 //! What tracing costs, measured from outside: the plugin in local mode beside bpftrace, in paired runs.
 //!
 //! `bench` as root, with release builds of kubectl-knark and knark-tracer beside it; bpftrace, taskset and a mounted debugfs
-//! are needed. `bench cluster` measures the way through the test cluster instead.
+//! are needed. `bench cluster` measures the way through the test cluster instead,
+//! `bench rules` the matching of policies.
 //! The load runs on the first CPU, the tracers on the second. Each figure is the median of paired runs: without a tracer,
 //! with knark, with bpftrace, and again.
 #![expect(clippy::cast_precision_loss, reason = "sizes and counts here are far below what an f64 holds exactly")]
 
 mod cluster;
+mod rules;
 
 use std::{
     fs,
@@ -31,8 +33,9 @@ fn main() -> Result<()> {
     match words.as_slice() {
         [] => everything(),
         ["cluster"] => cluster::readiness(),
+        ["rules"] => rules::growth(),
         ["load", kind, count, path] => load(kind, count.parse()?, path),
-        _ => bail!("usage: bench [cluster]"),
+        _ => bail!("usage: bench [cluster|rules]"),
     }
 }
 
@@ -208,7 +211,7 @@ impl Tracer {
         }
         self.child.wait()?;
         // The kernel takes its time to detach, and what is measured next shall not pay for it.
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + Duration::from_mins(1);
         while detaching() {
             if Instant::now() > until {
                 bail!("a tracer is still detaching");
