@@ -14,6 +14,7 @@ use knark_specs::{
         matcher::{Policies, Surroundings},
     },
     problem::{Level, Problem},
+    structure::suggest,
     yaml::Node,
 };
 
@@ -129,7 +130,11 @@ pub async fn required(flags: &PolicyFlags, cluster: Option<&Cluster>) -> anyhow:
 }
 
 /// A shipped pack as a source.
-pub fn pack(name: &str) -> Option<Source> {
-    let pack = packs::get(name)?;
-    Some(Source { name: format!("pack {}", pack.name), text: pack.text.to_owned() })
+pub fn pack(name: &str) -> anyhow::Result<Source> {
+    let Some(pack) = packs::get(name) else {
+        let known: Vec<_> = packs::all().iter().map(|pack| pack.name).collect();
+        let meant = suggest(name, &known).map(|meant| format!(" (did you mean {meant:?}?)")).unwrap_or_default();
+        return Err(UsageError::because(format!("there is no pack {name:?}{meant}; there are {}", known.join(", "))));
+    };
+    Ok(Source { name: format!("pack {}", pack.name), text: pack.text.to_owned() })
 }

@@ -121,7 +121,9 @@ fn packs_are_listed_shown_and_explained() {
         let valid = run(&["policy", "validate", file.path().to_str().unwrap()]);
         assert_eq!((valid.status.code(), text(&valid.stderr)), (Some(0), String::new()), "{pack}: {}", seen(&valid));
     }
-    assert_eq!(run(&["policy", "show", "nope"]).status.code(), Some(2));
+    let output = run(&["policy", "show", "credential"]);
+    assert_eq!(output.status.code(), Some(2), "{}", seen(&output));
+    assert!(text(&output.stderr).contains("did you mean \"credentials\"?"), "{}", seen(&output));
     let explained = text(&run(&["policy", "explain", "--pack", "credentials"]).stdout);
     for mark in ["shadow-read", "left for user space", "What leaves the kernel", "io_uring"] {
         assert!(explained.contains(mark), "{mark} is missing: {explained}");

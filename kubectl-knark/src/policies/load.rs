@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use knark_specs::{packs, yaml};
+use knark_specs::yaml;
 use kube::{
     Api,
     api::{DynamicObject, ListParams},
@@ -27,7 +27,7 @@ pub struct PolicyFlags {
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Shipped policies; `kubectl knark policy list` shows them (repeatable)
-    #[arg(long = "pack", value_name = "NAME")]
+    #[arg(long = "pack", value_name = "NAME", value_delimiter = ',')]
     pub packs: Vec<String>,
     /// The TracePolicies and TraceLists in the cluster
     #[arg(long)]
@@ -56,10 +56,7 @@ impl PolicyFlags {
             sources.extend(read(file)?);
         }
         for name in &self.packs {
-            sources.push(super::pack(name).ok_or_else(|| {
-                let known: Vec<_> = packs::all().iter().map(|pack| pack.name).collect();
-                UsageError::because(format!("there is no pack {name:?}; there are {}", known.join(", ")))
-            })?);
+            sources.push(super::pack(name)?);
         }
         if let Some(cluster) = cluster.filter(|_| self.from_cluster) {
             sources.extend(objects(cluster).await?);

@@ -1,11 +1,6 @@
 //! `kubectl knark policy show`: a shipped pack as it is written.
 
-use knark_specs::packs;
-
-use crate::{
-    commands::print,
-    exit::{Exit, UsageError},
-};
+use crate::{commands::print, exit::Exit, policies::pack};
 
 /// Print a shipped pack, to read it or to begin one's own with it
 #[derive(Debug, clap::Args)]
@@ -17,9 +12,5 @@ pub struct Args {
 
 /// Prints.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
-    let Some(pack) = packs::get(&args.name) else {
-        let known: Vec<_> = packs::all().iter().map(|pack| pack.name).collect();
-        return Err(UsageError::because(format!("there is no pack {:?}; there are {}", args.name, known.join(", "))));
-    };
-    print(pack.text)
+    print(&pack(&args.name)?.text)
 }

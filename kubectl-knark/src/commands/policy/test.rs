@@ -52,7 +52,7 @@ pub struct Args {
     #[arg(long = "rule", value_name = "NAME")]
     rules: Vec<String>,
     /// With --events: shipped policies (repeatable)
-    #[arg(long = "pack", value_name = "NAME")]
+    #[arg(long = "pack", value_name = "NAME", value_delimiter = ',')]
     packs: Vec<String>,
 }
 
@@ -93,7 +93,7 @@ fn report(args: &Args, set: &Set, event: &Event, around: &dyn Surroundings) -> (
 
 fn against_events(args: &Args, mut sources: Vec<Source>, from: &std::path::Path) -> anyhow::Result<Exit> {
     for name in &args.packs {
-        sources.push(pack(name).ok_or_else(|| UsageError::because(format!("there is no pack {name:?}: see `policy list`")))?);
+        sources.push(pack(name)?);
     }
     let set = Set::of(sources);
     exit::say(&set.complaints());
@@ -229,9 +229,7 @@ fn load(source: &Source) -> Result<(CaseFile, Set), String> {
     }
     let file = CaseFile::read(node).map_err(|problems| complain(&problems))?;
     let policies = match (&file.pack, &file.policy_file) {
-        (Some(name), _) => {
-            pack(name).map(|pack| vec![pack]).ok_or_else(|| format!("{}: there is no pack {name:?}\n", source.name))?
-        }
+        (Some(name), _) => pack(name).map(|pack| vec![pack]).map_err(|error| format!("{}: {error}\n", source.name))?,
         (None, Some(path)) => {
             let folder = std::path::Path::new(&source.name).parent().unwrap_or(std::path::Path::new(""));
             read(&folder.join(path)).map_err(|error| format!("{}: {error:#}\n", source.name))?
