@@ -38,7 +38,7 @@ pub struct Alerts {
     labels: Labels,
     /// Matches so far.
     matches: BTreeMap<Severity, u64>,
-    /// Rules whose expression could not be evaluated: how often, by policy and rule.
+    /// Rules of which an expression could not be evaluated: how often, by policy and rule.
     failures: BTreeMap<(String, String), u64>,
 }
 
@@ -58,10 +58,11 @@ impl Alerts {
             let count = self.failures.entry((policy.to_owned(), failure.rule.name.clone())).or_default();
             *count = count.saturating_add(1);
             if *count == 1 {
-                warn(&format!(
-                    "rule {policy}/{}: `where` can't be evaluated, so the rule does not match: {}",
-                    failure.rule.name, failure.error
-                ));
+                let what = match failure.exception {
+                    None => "`where` can't be evaluated, so the rule does not match".to_owned(),
+                    Some(at) => format!("except[{at}].where can't be evaluated, so it takes nothing out"),
+                };
+                warn(&format!("rule {policy}/{}: {what}: {}", failure.rule.name, failure.error));
             }
         }
         for matched in &matches {
@@ -87,10 +88,46 @@ impl Alerts {
         for ((policy, rule), n) in &self.failures {
             let _ = writeln!(
                 text,
-                "warning: rule {policy}/{rule} could not be evaluated for {n} event{}",
+                "warning: an expression of rule {policy}/{rule} could not be evaluated for {n} event{}",
                 if *n == 1 { "" } else { "s" }
             );
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use knark_specs::{cases, policy::matcher::Policies};
+    use serde_json::json;
+
+    use super::*;
+    use crate::policies::{Set, Source};
+
+    fn alerts(rule: &str) -> Alerts {
+        let text = format!("apiVersion: knark.dev/v1alpha1\nkind: TracePolicy\nmetadata: {{name: p}}\nspec: {{rules: [{rule}]}}");
+        let set = Set::of(vec![Source { name: "p".into(), text }]);
+        assert_eq!(set.problems, []);
+        let policies: Arc<Policies> = Arc::new(set.policies);
+        Alerts::new(watch::channel(policies).1, Labels::default())
+    }
+
+    #[test]
+    fn expressions_that_fail_are_told_once_and_counted() {
+        let event = json!({ "process": { "exe": "/bin/x", "args": ["x"] }, "exec": {} });
+        let event = cases::event(event.as_object().unwrap()).unwrap();
+        for (rule, matches, words) in [
+            ("{name: r, exec: {}, where: 'process.args[1] == \"a\"'}", 0, "the rule does not match"),
+            ("{name: r, exec: {}, except: [{where: 'process.args[1] == \"a\"'}]}", 1, "except[0].where"),
+        ] {
+            let mut alerts = alerts(rule);
+            let mut told = Vec::new();
+            for _ in 0..3 {
+                assert_eq!(alerts.of(&event, |text| told.push(text.to_owned())).len(), matches, "{rule}");
+            }
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(told[0].contains(words), "{told:?}");
+            assert!(alerts.summary().contains("3 events"), "{}", alerts.summary());
+        }
     }
 }

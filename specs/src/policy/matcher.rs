@@ -117,13 +117,14 @@ pub struct Why {
     pub reason: String,
 }
 
-/// A rule's expression could not be evaluated: the rule does not match, which is worth knowing.
+/// An expression of a rule could not be evaluated, which is worth knowing: the rule does not match, or its exception takes
+/// nothing out.
 #[derive(Debug)]
 pub struct Failure<'p> {
     /// The rule.
     pub rule: &'p Rule,
-    /// Its number.
-    pub id: RuleId,
+    /// The exception's number; `None`: the rule's own `where`.
+    pub exception: Option<usize>,
     /// Why.
     pub error: EvalError,
 }
@@ -209,16 +210,17 @@ impl Policies {
         self.list.iter().any(|policy| policy.namespace_labels.is_some())
     }
 
-    /// The rules that match an event, the most severe first; `failed` is told of those whose expression can't be evaluated.
+    /// The rules that match an event, the most severe first; `failed` is told of expressions that can't be evaluated.
     pub fn matches<'p>(&'p self, event: &Event, around: &dyn Surroundings, mut failed: impl FnMut(Failure<'p>)) -> Vec<Match> {
         let facts = Facts::of(event, &self.patterns);
         let mut found = Vec::new();
         for id in self.index.candidates(&facts) {
             let rule = &self.rules[id as usize];
-            match self.check(rule, &facts, around) {
+            let unusable = |exception, error| failed(Failure { rule, exception: Some(exception), error });
+            match self.check(rule, &facts, around, unusable) {
                 Ok(None) => found.push(rule),
                 Ok(Some(_)) => {}
-                Err(error) => failed(Failure { rule, id, error }),
+                Err(error) => failed(Failure { rule, exception: None, error }),
             }
         }
         found.sort_by_key(|rule| std::cmp::Reverse(rule.severity));
@@ -228,7 +230,7 @@ impl Policies {
     /// Why a rule does not match an event; `None` if it does.
     pub fn explain(&self, rule: &Rule, event: &Event, around: &dyn Surroundings) -> Option<Why> {
         let facts = Facts::of(event, &self.patterns);
-        match self.check(rule, &facts, around) {
+        match self.check(rule, &facts, around, |_, _| {}) {
             Ok(None) => None,
             Ok(Some(miss)) => Some(Why { field: miss.field(), reason: miss.reason(&facts) }),
             Err(error) => Some(Why { field: "where".to_owned(), reason: error.to_string() }),
@@ -247,8 +249,14 @@ impl Policies {
         }
     }
 
-    /// What an event lacks to match a rule.
-    fn check(&self, rule: &Rule, facts: &Facts<'_>, around: &dyn Surroundings) -> Result<Option<Miss>, EvalError> {
+    /// What an event lacks to match a rule. `unusable` is told of exceptions that can't be evaluated, by their numbers.
+    fn check(
+        &self,
+        rule: &Rule,
+        facts: &Facts<'_>,
+        around: &dyn Surroundings,
+        mut unusable: impl FnMut(usize, EvalError),
+    ) -> Result<Option<Miss>, EvalError> {
         let structured = rule.subject.check(facts).and_then(|()| rule.process.as_ref().map_or(Ok(()), |p| p.check(facts)));
         if let Err(field) = structured {
             return Ok(Some(Miss::Field(field)));
@@ -263,8 +271,10 @@ impl Policies {
         }
         for (at, except) in rule.except.iter().enumerate() {
             // What can't be told takes nothing out: a process could choose its arguments so that it can't.
-            if except.holds(facts).unwrap_or(false) {
-                return Ok(Some(Miss::Except(at)));
+            match except.holds(facts) {
+                Ok(true) => return Ok(Some(Miss::Except(at))),
+                Ok(false) => {}
+                Err(error) => unusable(at, error),
             }
         }
         Ok(None)
