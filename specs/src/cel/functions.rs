@@ -12,6 +12,7 @@ use cel::{
 use regex::{Regex, RegexBuilder};
 
 use super::value::Budget;
+use crate::policy::pattern::{PathPattern, Paths, PatternError};
 
 /// Whether a text matches a [`Pattern`].
 pub(super) const MATCHES: &str = "@matches";
@@ -30,27 +31,47 @@ static PATTERN: Type = Type::new_struct_type("pattern");
 
 /// What a text has to look like.
 #[derive(Debug, Clone)]
-pub(super) struct Pattern(Regex);
+pub(super) enum Pattern {
+    /// As RE2 has them, anywhere in the text.
+    Regex(Regex),
+    /// As `paths` in a rule has them.
+    Glob(Arc<Paths>),
+}
 
 impl Pattern {
     /// An expression as RE2 has them, anywhere in the text; what is wrong with it otherwise.
     pub(super) fn regex(pattern: &str) -> Result<Self, String> {
-        RegexBuilder::new(pattern).size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES).build().map(Self).map_err(|error| {
-            match error {
-                regex::Error::CompiledTooBig(_) => "it is too large".to_owned(),
-                // The last line says what; the others draw the place.
-                error => {
-                    let text = error.to_string();
-                    text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+        RegexBuilder::new(pattern).size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES).build().map(Self::Regex).map_err(
+            |error| {
+                match error {
+                    regex::Error::CompiledTooBig(_) => "it is too large".to_owned(),
+                    // The last line says what; the others draw the place.
+                    error => {
+                        let text = error.to_string();
+                        text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+                    }
                 }
-            }
-        })
+            },
+        )
     }
 
-    /// A glob over the whole text: `*` and `?` stop at `/`, `**` doesn't, `[...]` and `{a,b}` are sets, and what ends in `/`
-    /// stands for all below that folder.
+    /// A pattern of paths as rules have them, see [`PathPattern::parse`].
     pub(super) fn glob(glob: &str) -> Result<Self, String> {
-        Self::regex(&glob_as_regex(glob)?)
+        let mut paths = Paths::default();
+        let pattern = PathPattern::parse(glob).map_err(|error| match error {
+            PatternError::Glob(why) => why,
+            error => error.to_string(),
+        });
+        paths.add(&pattern?);
+        paths.finish().map_err(|error| error.to_string())?;
+        Ok(Self::Glob(Arc::new(paths)))
+    }
+
+    fn is_match(&self, text: &str) -> bool {
+        match self {
+            Self::Regex(regex) => regex.is_match(text),
+            Self::Glob(paths) => !paths.find(text.as_bytes()).is_empty(),
+        }
     }
 }
 
@@ -121,7 +142,7 @@ fn modes<'b, 'v>(arguments: &[CowVal<'b, 'v>], test: fn(u32, u32) -> bool) -> Re
 fn matches<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let [text, pattern] = arguments.as_slice() else { return Err(ExecutionError::invalid_argument_count(2, arguments.len())) };
     match (text.downcast_ref::<CelString>(), pattern.downcast_ref::<Pattern>()) {
-        (Some(text), Some(Pattern(regex))) => Ok(CowVal::owned(CelBool::from(regex.is_match(text.inner())))),
+        (Some(text), Some(pattern)) => Ok(CowVal::owned(CelBool::from(pattern.is_match(text.inner())))),
         _ => Err(ExecutionError::missing_argument_or_target()),
     }
 }
@@ -163,66 +184,4 @@ fn range<'b, 'v>(mut arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, E
         budget.spend(&*list)?;
     }
     Ok(list)
-}
-
-fn glob_as_regex(glob: &str) -> Result<String, String> {
-    let mut regex = String::from(r"(?s)\A");
-    let mut characters = glob.chars().peekable();
-    let mut alternatives = 0_usize;
-    let mut before = '/';
-    while let Some(character) = characters.next() {
-        match character {
-            '*' if characters.next_if_eq(&'*').is_some() => {
-                // `**/` is also no folder at all.
-                if before == '/' && characters.next_if_eq(&'/').is_some() {
-                    regex.push_str("(?:.*/)?");
-                } else {
-                    regex.push_str(".*");
-                }
-            }
-            '*' => regex.push_str("[^/]*"),
-            '?' => regex.push_str("[^/]"),
-            '[' => set(&mut characters, &mut regex)?,
-            '{' => {
-                alternatives += 1;
-                regex.push_str("(?:");
-            }
-            ',' if alternatives > 0 => regex.push('|'),
-            '}' if alternatives > 0 => {
-                alternatives -= 1;
-                regex.push(')');
-            }
-            '\\' => {
-                let escaped = characters.next().ok_or("it ends in a backslash")?;
-                regex.push_str(&regex::escape(escaped.encode_utf8(&mut [0; 4])));
-            }
-            other => regex.push_str(&regex::escape(other.encode_utf8(&mut [0; 4]))),
-        }
-        before = character;
-    }
-    if alternatives > 0 {
-        return Err("a `{` is never closed".to_owned());
-    }
-    if glob.ends_with('/') {
-        regex.push_str(".+");
-    }
-    regex.push_str(r"\z");
-    Ok(regex)
-}
-
-fn set(characters: &mut std::iter::Peekable<std::str::Chars<'_>>, regex: &mut String) -> Result<(), String> {
-    let negated = characters.next_if(|next| matches!(next, '!' | '^')).is_some();
-    regex.push_str(if negated { "[^/" } else { "[" });
-    let mut first = true;
-    loop {
-        match characters.next().ok_or("a `[` is never closed")? {
-            ']' if !first => break,
-            // Two of them would be an operator.
-            '-' if characters.peek().is_some_and(|next| !matches!(next, '-' | ']')) => regex.push('-'),
-            other => regex.push_str(&regex::escape(other.encode_utf8(&mut [0; 4]))),
-        }
-        first = false;
-    }
-    regex.push(']');
-    Ok(())
 }

@@ -142,7 +142,13 @@ const MISTAKES: &[(&str, &str, &str, &str, &str)] = &[
         "to compare with several texts write `x in [\"a\", \"b\"]`",
     ),
     ("process.exe.matches('(a')", "'(a'", "this regular expression is wrong: unclosed group", "", ""),
-    ("glob(process.exe, '/{a')", "'/{a'", "this glob is wrong: a `{` is never closed", "", ""),
+    (
+        "glob(process.exe, '/{a')",
+        "'/{a'",
+        "this glob is wrong: unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?)",
+        "",
+        "",
+    ),
     (
         "process.exe.matches(file.path)",
         "file.path",
