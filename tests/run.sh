@@ -32,6 +32,7 @@ pure() {
   done
   step "the tracer for arm64" cargo-zigbuild check --quiet -p knark-tracer --target aarch64-unknown-linux-musl
   step "unit tests" cargo test --lib --bins
+  step "damaged input" tests/fuzz.sh
   step "commands" cargo test --test cli --test replay --test krew --test policy
 }
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Installs what building and testing need on a Debian machine that has rustup:
-#   setup.sh [tracer|kernels|cluster|cross|licences|all]
+#   setup.sh [tracer|kernels|cluster|cross|licences|fuzz|all]
 #   tracer   the eBPF programs and the static tracer
 #   kernels  other kernels than this machine's, and what emulates a machine for them
 #   cluster  the Kubernetes that the end-to-end cases run on (needs Go 1.21 or newer)
 #   cross    checks and builds of the plugin for other systems
 #   licences the check of what the programs are made of
+#   fuzz     what feeds the readers with damaged input
 # One line is printed for each thing installed; where nothing is missing it is silent and quick.
 set -euo pipefail
 
@@ -13,6 +14,7 @@ llvm=22
 bpf_linker=0.13.0
 cargo_zigbuild=0.24.0
 cargo_deny=0.20.2
+cargo_fuzz=0.13.2
 zig=0.15.2
 
 # rustup asks for a toolchain by folder, so it has to be asked in this one.
@@ -26,9 +28,9 @@ main() {
   exec 9> "$cache/setup.lock"
   flock 9 # two builds that start together install nothing twice
   case ${1:-all} in
-    tracer | kernels | cluster | cross | licences) "$1" ;;
-    all) tracer && kernels && cluster && cross && licences ;;
-    *) sed -n '2,8s/^# \{0,1\}//p' tests/setup.sh >&2 && exit 2 ;;
+    tracer | kernels | cluster | cross | licences | fuzz) "$1" ;;
+    all) tracer && kernels && cluster && cross && licences && fuzz ;;
+    *) sed -n '2,9s/^# \{0,1\}//p' tests/setup.sh >&2 && exit 2 ;;
   esac
 }
 
@@ -82,6 +84,13 @@ licences() {
   [[ -x $folder/bin/cargo-deny ]] || install_as "cargo-deny $cargo_deny (takes some minutes)" \
     env -C / cargo install cargo-deny --version "$cargo_deny" --locked --root "$folder"
   link "$folder/bin/cargo-deny"
+}
+
+fuzz() {
+  local folder=$cache/cargo-fuzz-$cargo_fuzz
+  [[ -x $folder/bin/cargo-fuzz ]] || install_as "cargo-fuzz $cargo_fuzz" \
+    env -C / cargo install cargo-fuzz --version "$cargo_fuzz" --locked --root "$folder"
+  link "$folder/bin/cargo-fuzz"
 }
 
 # debian THING:PACKAGE...: installs the packages whose thing, a command or a file, isn't there.

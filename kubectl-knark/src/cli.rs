@@ -2,9 +2,12 @@
 
 use std::{ffi::OsString, path::Path, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::commands::{cleanup, complete, completion, doctor, policy, replay, schema, trace, version};
+use crate::{
+    commands::{cleanup, complete, completion, doctor, policy, replay, schema, trace, version},
+    config,
+};
 
 /// What kubectl looks for in PATH when it completes the plugin's arguments.
 const COMPLETER: &str = "kubectl_complete-knark";
@@ -14,7 +17,7 @@ const COMPLETER: &str = "kubectl_complete-knark";
 /// Nothing is installed in the cluster: a tracer pod runs on each node that matters, for as long as the command does.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-knark", bin_name = "kubectl knark", version, max_term_width = 110)]
-#[command(disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -37,13 +40,23 @@ pub enum Command {
 }
 
 /// Reads the command line. Wrong usage, `--help` and `--version` end the process here.
-pub fn parse() -> Cli {
+///
+/// # Errors
+/// The user's defaults for flags can't be used.
+pub fn parse() -> anyhow::Result<Cli> {
     let mut args: Vec<OsString> = std::env::args_os().collect();
     let name = args.first().and_then(|program| Path::new(program).file_stem()).map(ToOwned::to_owned);
     if name.is_some_and(|name| name == COMPLETER) {
         args.splice(1..1, ["__complete".into()]);
     }
-    Cli::parse_from(args)
+    let mut command = Cli::command();
+    if args.iter().any(|arg| config::COMMANDS.iter().any(|name| arg == name))
+        && let Some(config) = config::read()?
+    {
+        command = config::apply(&config, command);
+    }
+    let mut matches = command.get_matches_from(args);
+    Ok(Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit()))
 }
 
 /// A duration as kubectl's flags take it.

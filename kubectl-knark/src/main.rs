@@ -3,6 +3,7 @@
 mod cli;
 mod cluster;
 mod commands;
+mod config;
 mod connection;
 mod exit;
 mod filter;
@@ -15,6 +16,5 @@ mod signals;
 mod source;
 
 fn main() -> std::process::ExitCode {
-    let cli = cli::parse();
-    commands::run(cli.command).unwrap_or_else(|error| exit::report(&error)).into()
+    cli::parse().and_then(|cli| commands::run(cli.command)).unwrap_or_else(|error| exit::report(&error)).into()
 }

@@ -1,13 +1,14 @@
 //! The kinds as CustomResourceDefinitions, so that policies can be objects of a cluster.
 //!
-//! Both kinds are cluster-scoped: a policy selects nodes and namespaces, so it belongs to who answers for all of them.
+//! Policies and lists are cluster-scoped: a policy selects nodes and namespaces, so it belongs to who answers for all of them.
+//! The kinds of other systems are where those systems have them.
 //! A structural schema can't refuse unknown fields. kubectl does, before it sends an object (`--validate=strict`, its default).
 
 use serde_json::{Map, Value as Json, json};
 
 use crate::{
+    foreign::Kind,
     policy::schema::{of_trace_list, of_trace_policy},
-    structure::Schema,
 };
 
 /// How deep a schema may be; it can't be circular.
@@ -42,58 +43,145 @@ const KEPT: [&str; 11] = [
     "minProperties",
 ];
 
-/// The definitions of TracePolicy and TraceList (apiextensions.k8s.io/v1).
-pub fn crds() -> [Json; 2] {
-    [crd("TracePolicy", "tracepolicies", "tp", of_trace_policy()), crd("TraceList", "tracelists", "tl", of_trace_list())]
+/// What a definition says beside the schema.
+struct Names {
+    group: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    short: Option<&'static str>,
+    namespaced: bool,
+    /// The last is the one that is kept.
+    versions: &'static [&'static str],
+    /// A column of `kubectl get`: its name, and where its value stands.
+    column: (&'static str, &'static str),
 }
 
-fn crd(kind: &str, plural: &str, short: &str, schema: &Schema) -> Json {
-    let root = schema.as_json();
+const OWN: Names = Names {
+    group: "knark.dev",
+    kind: "TracePolicy",
+    plural: "tracepolicies",
+    short: Some("tp"),
+    namespaced: false,
+    versions: &["v1alpha1"],
+    column: ("Description", ".spec.description"),
+};
+
+/// The definitions of TracePolicy and TraceList (apiextensions.k8s.io/v1).
+pub fn crds() -> [Json; 2] {
+    let list = Names { kind: "TraceList", plural: "tracelists", short: Some("tl"), ..OWN };
+    [crd(&OWN, of_trace_policy().as_json()), crd(&list, of_trace_list().as_json())]
+}
+
+/// The definition of another system's kind, for a cluster that lacks that system; `None` for what is no object.
+pub fn foreign_crd(kind: Kind) -> Option<Json> {
+    let names = match kind {
+        Kind::KubeKnarkApi | Kind::KubeKnarkFilesystem => return None,
+        Kind::KivePolicy => Names {
+            group: "kivebpf.san7o.github.io",
+            plural: "kivepolicies",
+            versions: &["v1", "v2alpha1"],
+            column: ("Traps", ".spec.traps[*].path"),
+            ..FOREIGN
+        },
+        Kind::RuntimeRuleAlertBinding => Names {
+            plural: "runtimerulealertbindings",
+            short: Some("rab"),
+            namespaced: false,
+            column: ("Rules", ".spec.rules[*].ruleName"),
+            ..FOREIGN
+        },
+        Kind::ApplicationProfile => {
+            Names { plural: "applicationprofiles", column: ("Containers", ".spec.containers[*].name"), ..FOREIGN }
+        }
+        Kind::PodCheckpoint => Names {
+            group: "forensics.orkaproj.io",
+            plural: "podcheckpoints",
+            versions: &["v1alpha1"],
+            column: ("Pod", ".spec.pod"),
+            ..FOREIGN
+        },
+    };
+    Some(crd(&Names { kind: kind.name(), ..names }, kind.schema().as_value()))
+}
+
+/// What the kinds of other systems have in common.
+const FOREIGN: Names =
+    Names { group: "kubescape.io", kind: "", plural: "", short: None, namespaced: true, versions: &["v1"], column: ("", "") };
+
+fn crd(names: &Names, root: &Json) -> Json {
+    let Names { group, kind, plural, short, namespaced, versions, column } = names;
     let mut spec = structural(root, &root["properties"]["spec"], 0);
-    if let Some(rules) = spec.pointer_mut("/properties/rules").and_then(Json::as_object_mut) {
+    if *group == OWN.group
+        && let Some(rules) = spec.pointer_mut("/properties/rules").and_then(Json::as_object_mut)
+    {
         // Names are unique, and `kubectl apply` merges rules by them.
         rules.insert("x-kubernetes-list-type".to_owned(), json!("map"));
         rules.insert("x-kubernetes-list-map-keys".to_owned(), json!(["name"]));
     }
+    if *group != OWN.group {
+        drop_defaults(&mut spec);
+    }
+    let names_of_versions: Vec<String> = versions.iter().map(|version| format!("`{group}/{version}`")).collect();
+    let mut properties = json!({
+        "apiVersion": { "type": "string", "description": format!("{}.", names_of_versions.join(" or ")) },
+        "kind": { "type": "string", "description": format!("`{kind}`.") },
+        "metadata": { "type": "object" },
+        "spec": spec,
+    });
+    let mut subresources = json!({});
+    if let Some(status) = root.pointer("/properties/status") {
+        properties["status"] = structural(root, status, 0);
+        subresources["status"] = json!({});
+    }
+    let versions = versions.iter().enumerate().map(|(at, version)| {
+        json!({
+            "name": version,
+            "served": true,
+            "storage": at + 1 == versions.len(),
+            "additionalPrinterColumns": [
+                { "name": column.0, "type": "string", "jsonPath": column.1 },
+                { "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" },
+            ],
+            "subresources": subresources,
+            "schema": {
+                "openAPIV3Schema": {
+                    "type": "object",
+                    "description": root["description"],
+                    "required": ["spec"],
+                    "properties": properties,
+                },
+            },
+        })
+    });
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": { "name": format!("{plural}.knark.dev") },
+        "metadata": { "name": format!("{plural}.{group}") },
         "spec": {
-            "group": "knark.dev",
+            "group": group,
             "names": {
                 "kind": kind,
                 "listKind": format!("{kind}List"),
                 "plural": plural,
                 "singular": kind.to_lowercase(),
-                "shortNames": [short],
+                "shortNames": short.as_slice(),
                 "categories": ["knark"],
             },
-            "scope": "Cluster",
-            "versions": [{
-                "name": "v1alpha1",
-                "served": true,
-                "storage": true,
-                "additionalPrinterColumns": [
-                    { "name": "Description", "type": "string", "jsonPath": ".spec.description" },
-                    { "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" },
-                ],
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "description": root["description"],
-                        "required": ["spec"],
-                        "properties": {
-                            "apiVersion": { "type": "string", "description": "`knark.dev/v1alpha1`." },
-                            "kind": { "type": "string", "description": format!("`{kind}`.") },
-                            "metadata": { "type": "object" },
-                            "spec": spec,
-                        },
-                    },
-                },
-            }],
+            "scope": if *namespaced { "Namespaced" } else { "Cluster" },
+            "versions": versions.collect::<Vec<_>>(),
         },
     })
+}
+
+/// Defaults are written into objects, and those of other systems are theirs.
+fn drop_defaults(schema: &mut Json) {
+    let Some(keywords) = schema.as_object_mut() else { return };
+    keywords.remove("default");
+    let properties = keywords.get_mut("properties").and_then(Json::as_object_mut);
+    properties.into_iter().flat_map(Map::values_mut).for_each(drop_defaults);
+    for name in ["items", "additionalProperties"] {
+        keywords.get_mut(name).into_iter().for_each(drop_defaults);
+    }
 }
 
 /// A schema as a structural one: references replaced by what they stand for, a type everywhere, and no alternatives.
@@ -114,12 +202,30 @@ fn structural(root: &Json, schema: &Json, depth: usize) -> Json {
         }
     }
     out.extend(KEPT.iter().filter_map(|name| Some(((*name).to_owned(), keywords.get(*name)?.clone()))));
+    out.retain(|name, value| name != "default" || !value.is_null());
+    if let Some(Json::Array(types)) = keywords.get("type") {
+        out.insert("type".to_owned(), types.iter().find(|name| *name != "null").cloned().unwrap_or_default());
+        out.insert("nullable".to_owned(), json!(true));
+    }
+    let alternatives = keywords.get("anyOf").and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
+    if let [only, null] = alternatives
+        && null["type"] == "null"
+        && let Json::Object(only) = structural(root, only, depth + 1)
+    {
+        out.extend(only);
+        out.insert("nullable".to_owned(), json!(true));
+    } else if !alternatives.is_empty() && keywords.get("x-kubernetes-int-or-string").is_none() {
+        // One type or another can't be said.
+        out.insert("x-kubernetes-preserve-unknown-fields".to_owned(), json!(true));
+    }
+    if keywords.get("additionalProperties") == Some(&json!(true)) {
+        out.insert("x-kubernetes-preserve-unknown-fields".to_owned(), json!(true));
+    }
     if let Some(values) = keywords.get("oneOf").and_then(Json::as_array) {
         choose(&mut out, values);
     }
     if keywords.get("x-kubernetes-int-or-string").is_some() {
-        let parts = keywords.get("anyOf").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_object);
-        for part in parts {
+        for part in alternatives.iter().filter_map(Json::as_object) {
             out.extend(KEPT.iter().filter_map(|name| Some(((*name).to_owned(), part.get(*name)?.clone()))));
         }
         out.remove("type");

@@ -10,7 +10,7 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{frame::FileOp, linux::Mode, texts::Texts};
+use crate::{frame::FileOp, linux::Mode, policy::Severity, texts::Texts};
 
 /// The version of this schema, in every object.
 pub const SCHEMA: &str = "knark.dev/v1alpha1";
@@ -398,6 +398,9 @@ pub struct Sums {
     pub filtered: u64,
     /// Events lost.
     pub lost: u64,
+    /// With policies: matches of their rules, by severity. An event may match several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matches: Option<BTreeMap<Severity, u64>>,
     /// The same, node by node.
     pub nodes: Vec<NodeSums>,
 }

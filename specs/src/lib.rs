@@ -26,6 +26,7 @@ pub mod alert;
 pub mod assemble;
 pub mod cases;
 pub mod cel;
+pub mod config;
 pub mod crd;
 pub mod event;
 pub mod foreign;

@@ -319,7 +319,7 @@ pub struct FileMatch {
     /// That mode allows something that this one doesn't, such as `"0600"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub looser_than: Option<Mode>,
-    /// The new owner or group is another one.
+    /// The new owner or group is another one; of a file that an open made, whom it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner_other_than: Option<Owner>,
     /// Flags of an open, such as `O_TRUNC`: any of these.

@@ -105,8 +105,17 @@ impl Schema {
     fn check_map(&self, place: &Place<'_>, entries: &[Entry], schema: &Json, problems: &mut Vec<Problem>) {
         let properties = schema.get("properties").and_then(Json::as_object);
         let additional = schema.get("additionalProperties");
+        let required = || schema.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str);
         for entry in entries {
             let known = properties.and_then(|properties| properties.get(&entry.key));
+            let wanted = known.or_else(|| additional.filter(|additional| additional.is_object()));
+            if let Some(wanted) = wanted
+                && self.is_left_out(entry, wanted)
+                && !required().any(|name| name == entry.key)
+            {
+                problems.push(left_out(&place.at(entry), &self.types(self.resolve(wanted))));
+                continue;
+            }
             match (known, additional) {
                 (Some(schema), _) => self.walk(&place.at(entry), schema, problems),
                 (None, Some(Json::Bool(false))) if problems.len() < PROBLEM_LIMIT => {
@@ -117,8 +126,7 @@ impl Schema {
                 (None, _) => {}
             }
         }
-        let required = schema.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str);
-        for name in required.filter(|name| place.node.get(name).is_none()) {
+        for name in required().filter(|name| place.node.get(name).is_none()) {
             let field = place.field_of(name);
             let message = if place.field.is_empty() {
                 format!("field `{name}` is missing")
@@ -133,7 +141,7 @@ impl Schema {
             });
         }
         let least = limit(schema, "minProperties").unwrap_or_default();
-        if entries.len() < least {
+        if entries.iter().filter(|entry| entry.value.value != Value::Null).count() < least {
             let known = properties.into_iter().flat_map(|properties| properties.keys()).map(String::as_str);
             let problem = place.error(format!("{} is empty, and would say nothing", place.noun()));
             problems.push(problem.help(format!("leave it out, or give it at least one of {}", list(known))));
@@ -219,6 +227,12 @@ impl Schema {
             }
         }
         schema
+    }
+
+    /// The API server drops a null from an object where nothing may be null.
+    fn is_left_out(&self, entry: &Entry, schema: &Json) -> bool {
+        let types = self.types(self.resolve(schema));
+        entry.value.value == Value::Null && !types.is_empty() && !types.contains(&"null")
     }
 
     /// The only values that a schema lets through, if it names them.
@@ -377,14 +391,23 @@ fn wrong_type(place: &Place<'_>, types: &[&str]) -> Problem {
     let message = format!("{} must be {}, and this is {}", place.noun(), wanted(types), found(node));
     let problem = place.error(message).label(format!("{} is wanted", wanted(types)));
     match &node.value {
-        Value::Null => problem.help(match types {
-            ["object"] => "give it a value, `{}` for one without conditions, or leave it out",
-            _ => "give it a value, or leave it out",
-        }),
+        Value::Null => problem.help(give_or_leave_out(types)),
         Value::Number(text) if types == ["string"] => problem.help(format!("quote it: \"{text}\"")),
         Value::Bool(is) if types == ["string"] => problem.help(format!("quote it: \"{is}\"")),
         Value::Text(text) if types == ["array"] => problem.help(format!("make it a list: [{}]", quote(text).replace('`', "\""))),
         _ => problem,
+    }
+}
+
+fn left_out(place: &Place<'_>, types: &[&str]) -> Problem {
+    let message = format!("{} has no value, and is taken for left out", place.noun());
+    Problem::warning(place.span(), place.field.clone(), message).help(give_or_leave_out(types))
+}
+
+fn give_or_leave_out(types: &[&str]) -> &'static str {
+    match types {
+        ["object"] => "give it a value, `{}` for one without conditions, or leave it out",
+        _ => "give it a value, or leave it out",
     }
 }
 

@@ -3,19 +3,23 @@
 use schemars::{JsonSchema, schema_for};
 use serde::de::DeserializeOwned;
 
-use crate::{problem::Problem, structure, yaml::Node};
+use crate::{
+    problem::{Level, Problem},
+    structure,
+    yaml::Node,
+};
 
-/// The node as a `T`.
+/// The node as a `T`. What has no value is taken for left out.
 ///
 /// # Errors
 /// Every mistake of structure, at its place.
 pub fn read<T: DeserializeOwned + JsonSchema>(node: &Node) -> Result<T, Vec<Problem>> {
     let problems = structure::check(node, schema_for!(T).as_value());
-    if !problems.is_empty() {
+    if problems.iter().any(|problem| problem.level == Level::Error) {
         return Err(problems);
     }
     // What the schema doesn't see, the type still may.
-    serde_path_to_error::deserialize(node.to_json()).map_err(|error| {
+    serde_path_to_error::deserialize(node.without_nulls().to_json()).map_err(|error| {
         let field = match error.path().to_string().as_str() {
             "." => String::new(),
             path => path.trim_end_matches(".?").to_owned(),

@@ -76,6 +76,17 @@ impl Node {
         }
     }
 
+    /// Makes a mapping's entry this text, with the place that it has already.
+    pub fn set_text(&mut self, key: &str, text: &str) {
+        let span = self.span.start..self.span.start;
+        let Value::Map(entries) = &mut self.value else { return };
+        let value = Value::Text(text.to_owned());
+        match entries.iter_mut().find(|entry| entry.key == key) {
+            Some(entry) => entry.value.value = value,
+            None => entries.push(Entry { key: key.to_owned(), key_span: span.clone(), value: Node { span, value } }),
+        }
+    }
+
     /// Where in the source this text begins, if it stands there as it is: plain, or in quotes without escapes.
     pub fn text_offset(&self, text: &str) -> Option<usize> {
         let quotes = (self.text()? == text).then(|| self.span.len().checked_sub(text.len()))??;
@@ -109,6 +120,25 @@ impl Node {
             }
             _ => None,
         }
+    }
+
+    /// Without what has no value in mappings: the API server drops it, and it means as much as if it were not there.
+    #[must_use]
+    pub fn without_nulls(&self) -> Self {
+        let value = match &self.value {
+            Value::List(items) => Value::List(items.iter().map(Self::without_nulls).collect()),
+            Value::Map(entries) => {
+                let given = entries.iter().filter(|entry| entry.value.value != Value::Null);
+                let given = given.map(|Entry { key, key_span, value }| Entry {
+                    key: key.clone(),
+                    key_span: key_span.clone(),
+                    value: value.without_nulls(),
+                });
+                Value::Map(given.collect())
+            }
+            other => other.clone(),
+        };
+        Self { span: self.span.clone(), value }
     }
 
     /// As JSON. Numbers are read as YAML's core schema has them, and what JSON has no number for (`.inf`) is null.

@@ -6,6 +6,11 @@ use std::{
     process::Output,
 };
 
+use proptest::{
+    strategy::{Strategy as _, ValueTree as _},
+    test_runner::TestRunner,
+};
+
 use knark_tests::{
     cluster::{Namespace, Trace, knark, kubectl, nodes, try_kubectl, wait_for},
     program::seen,
@@ -69,6 +74,92 @@ fn objects_are_what_validate_says_they_are() {
     let parsed = knark_specs::policy::document::parse(&kept);
     assert_eq!(parsed.problems, [], "{kept}");
     assert_eq!(parsed.policies.len(), 1);
+}
+
+/// Kinds of other systems, for clusters that lack these systems.
+#[test]
+fn kinds_of_other_systems_can_be_objects_of_the_cluster() {
+    let kinds = [
+        (
+            "KivePolicy",
+            "{apiVersion: kivebpf.san7o.github.io/v2alpha1, kind: KivePolicy, metadata: {name: a}, spec: {traps: [{path: /a, mode: 444, \
+             create: true, metadata: {a: b}, matchAny: [{}, {pod: a, matchLabels: {app: web}}]}, {path: /b, metadata: text}]}}",
+            "mode: 444",
+            "mode: many",
+        ),
+        (
+            "RuntimeRuleAlertBinding",
+            "{apiVersion: kubescape.io/v1, kind: RuntimeRuleAlertBinding, metadata: {name: a}, spec: {namespaceSelector: {matchExpressions: \
+             [{key: a, operator: NotIn, values: [kube-system]}]}, rules: [{ruleID: R1004, parameters: {ports: [22]}}]}}",
+            "ruleID: R1004",
+            "ruleID: [R1004]",
+        ),
+        (
+            "ApplicationProfile",
+            "{apiVersion: kubescape.io/v1, kind: ApplicationProfile, metadata: {name: job-a}, spec: {containers: [{name: c, execs: \
+             [{path: /a, args: null}], opens: null, capabilities: [{caps: [NET_ADMIN], syscall: bind}], syscalls: [read]}]}}",
+            "syscalls: [read]",
+            "syscalls: read",
+        ),
+        (
+            "PodCheckpoint",
+            "{apiVersion: forensics.orkaproj.io/v1alpha1, kind: PodCheckpoint, metadata: {name: a}, spec: {destination: s3://b, \
+             subpath: forensics, pod: web-0, namespace: default}}",
+            "pod: web-0, ",
+            "",
+        ),
+    ];
+    for (kind, good, part, wrong) in kinds {
+        let crd = knark(&["schema", "crd", kind]).output().unwrap();
+        assert!(crd.status.success(), "{}", seen(&crd));
+        let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+        std::fs::write(file.path(), &crd.stdout).unwrap();
+        let path = file.path().to_str().unwrap();
+        kubectl(["apply", "-f", path]);
+        kubectl(["wait", "--for=condition=Established", "--timeout=60s", "-f", path]);
+        wait_for("the kind to be known", || try_kubectl(["explain", kind]).status.success().then_some(()));
+        let object = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+        // kubectl takes what begins with a brace for JSON.
+        std::fs::write(object.path(), format!("# YAML\n{good}\n")).unwrap();
+        let made = create(object.path());
+        assert!(made.status.success(), "{kind}: {}", seen(&made));
+        let validated = knark(&["policy", "validate", object.path().to_str().unwrap()]).output().unwrap();
+        assert!(matches!(validated.status.code(), Some(0 | 2)), "{}", seen(&validated));
+        assert!(good.contains(part));
+        std::fs::write(object.path(), format!("# YAML\n{}\n", good.replace(part, wrong))).unwrap();
+        let refused = create(object.path());
+        assert!(!refused.status.success(), "{kind}: {}", seen(&refused));
+        kubectl(["delete", "--wait=true", "-f", path]);
+    }
+}
+
+#[path = "../../specs/src/policy/document/generated.rs"]
+mod generated;
+
+/// What the structural stage of `validate` takes, the API server takes, and nothing else.
+#[test]
+fn the_api_server_and_validate_agree_on_generated_policies() {
+    install();
+    let strategy = generated::policy();
+    let mut runner = TestRunner::deterministic();
+    let mut good = 0;
+    for _ in 0..200 {
+        let mut policy = strategy.new_tree(&mut runner).unwrap().current();
+        // Of what has no kind, neither knows what it is.
+        if let Some(fields) = policy.as_object_mut() {
+            fields.insert("apiVersion".to_owned(), "knark.dev/v1alpha1".into());
+            fields.insert("kind".to_owned(), "TracePolicy".into());
+        }
+        let text = policy.to_string();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        let path = "/apis/knark.dev/v1alpha1/tracepolicies?dryRun=All&fieldValidation=Strict";
+        let output = try_kubectl(["create", "--raw", path, "-f", file.path().to_str().unwrap()]);
+        let parsed = knark_specs::policy::document::parse(&text);
+        assert_eq!(output.status.success(), !parsed.has_errors(), "{text}: {:?} {}", parsed.problems, seen(&output));
+        good += usize::from(output.status.success());
+    }
+    assert!((30..170).contains(&good), "{good}");
 }
 
 /// Rules about what a ticker does, and about what it doesn't.

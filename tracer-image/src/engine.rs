@@ -101,7 +101,7 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
         let mut probes = Probes::attach(&options)?;
         plan::add_processes(&plan, &mut probes)?;
         let hierarchy = bpf::hierarchy().map_err(|e| EngineError::Io("finding the cgroup hierarchy".into(), e))?;
-        plan::check_cgroups(&plan, &hierarchy)?;
+        plan::check_host(&plan, &hierarchy)?;
         let mut tracer = Tracer {
             containers: Containers::new(plan.target.clone(), hierarchy, self.own_pod.clone()),
             outbox: Arc::clone(&self.outbox),

@@ -71,6 +71,11 @@ impl Alerts {
         matches
     }
 
+    /// Matches so far, by severity.
+    pub fn matches(&self) -> &BTreeMap<Severity, u64> {
+        &self.matches
+    }
+
     /// Whether any rule matched.
     pub fn any(&self) -> bool {
         !self.matches.is_empty()

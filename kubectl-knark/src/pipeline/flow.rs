@@ -363,7 +363,9 @@ impl Flow {
             let spans = self.nodes.iter().filter_map(|node| node.told).map(|(first, last)| last - first);
             Duration::from_nanos(spans.max().unwrap_or(0))
         };
-        summary::of(self.nodes.iter().map(Node::sums).collect(), ran)
+        let mut summary = summary::of(self.nodes.iter().map(Node::sums).collect(), ran);
+        summary.summary.matches = self.options.alerts.as_ref().map(|alerts| alerts.matches().clone());
+        summary
     }
 
     /// Complains about tracers that are still there.

@@ -16,6 +16,7 @@ pub fn of(nodes: Vec<NodeSums>, ran: Duration) -> Summary {
         shown: sum(|n| n.shown),
         filtered: sum(|n| n.filtered),
         lost: sum(lost),
+        matches: None,
         nodes,
     };
     Summary { schema: SCHEMA.into(), kind: SummaryKind::Summary, summary }
@@ -23,7 +24,7 @@ pub fn of(nodes: Vec<NodeSums>, ran: Duration) -> Summary {
 
 /// The summary for a person: a sentence, and a table where there is more to say than that.
 pub fn text(sums: &Sums) -> String {
-    let Sums { seconds, shown, filtered, lost: total, nodes } = sums;
+    let Sums { seconds, shown, filtered, lost: total, nodes, matches: _ } = sums;
     let events = if *shown == 1 { "event" } else { "events" };
     let mut text = format!("{shown} {events} shown, {filtered} filtered, {total} lost");
     match nodes.as_slice() {

@@ -249,9 +249,7 @@ impl Check<'_> {
                         );
                         return self.report(problem);
                     }
-                    if item == Type::Unknown {
-                        item = widened(kind);
-                    }
+                    item = joined(item, widened(kind));
                 }
                 Type::List(Box::new(item))
             }
@@ -264,7 +262,16 @@ impl Check<'_> {
                         let problem = Problem::error(self.span(&entry.key), "", "the keys of a map must be texts");
                         return self.report(problem);
                     }
-                    value = widened(self.visit(&mut entry.value));
+                    let kind = self.visit(&mut entry.value);
+                    if !comparable(&value, &kind) {
+                        let text = format!(
+                            "the values of a map must be alike: this is {}, and the first is {}",
+                            article(&kind),
+                            article(&value)
+                        );
+                        return self.report(Problem::error(self.span(&entry.value), "", text));
+                    }
+                    value = joined(value, widened(kind));
                 }
                 Type::Map(Box::new(value))
             }
@@ -510,6 +517,16 @@ fn comparable(left: &Type, right: &Type) -> bool {
 }
 
 /// What is known of all items of a list, where this is one of them.
+fn joined(one: Type, other: Type) -> Type {
+    match (one, other) {
+        (Type::Unknown, other) => other,
+        (Type::List(one), Type::List(other)) => Type::List(Box::new(joined(*one, *other))),
+        (Type::Map(one), Type::Map(other)) => Type::Map(Box::new(joined(*one, *other))),
+        (one, _) => one,
+    }
+}
+
+/// A text of any kind, where it is one.
 fn widened(kind: Type) -> Type {
     if matches!(kind, Type::Text(_)) { Type::Text(Text::Any) } else { kind }
 }

@@ -187,7 +187,8 @@ fn becomes(property: ModeProperty, file: &File) -> bool {
 
 fn gets_another_owner(owner: Owner, file: &File) -> bool {
     let differs = |given: Option<u32>, allowed: Option<u32>| given.zip(allowed).is_some_and(|(given, allowed)| given != allowed);
-    file.op == FileOp::Chown && (differs(file.uid, owner.uid) || differs(file.gid, owner.gid))
+    let gives = file.op == FileOp::Chown || file.op == FileOp::Create && file.created;
+    gives && (differs(file.uid, owner.uid) || differs(file.gid, owner.gid))
 }
 
 /// In words, what of the event did not satisfy a field of a rule.

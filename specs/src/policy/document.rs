@@ -69,14 +69,19 @@ impl Parsed {
             return;
         }
         let Value::Map(entries) = &mut object.value else { return };
-        let (version, kind) = match header(entries) {
-            Ok(header) => header,
-            Err(problem) => {
+        match header(entries) {
+            Ok((version, kind)) => self.take_object(object, &version, &kind),
+            Err(wrong) => {
+                let Headless { problem, meant } = *wrong;
                 self.problems.push(problem);
-                return;
+                self.take_for(object, meant);
             }
-        };
-        match (version.as_str(), kind.as_str()) {
+        }
+    }
+
+    fn take_object(&mut self, mut object: Node, version: &str, kind: &str) {
+        let Value::Map(entries) = &mut object.value else { return };
+        match (version, kind) {
             ("v1", "List") | (API_VERSION, "TracePolicyList" | "TraceListList") => {
                 let items = entries
                     .iter_mut()
@@ -97,10 +102,24 @@ impl Parsed {
                 self.lists.extend(value.map(|value| Located { value, node: object }));
             }
             (version, kind) if version.starts_with(GROUP) || KINDS.contains(&kind) => {
-                self.problems.push(unknown_kind(&object, version, kind));
+                let (problem, meant) = unknown_kind(&object, version, kind);
+                self.problems.push(problem);
+                self.take_for(object, meant);
             }
             _ => self.other.push(Located { value: object.clone(), node: object }),
         }
+    }
+
+    /// An object whose kind or version is wrong: what else is wrong with it is told at once.
+    fn take_for(&mut self, mut object: Node, kind: Option<&'static str>) {
+        let Some(kind) = kind else { return };
+        for (name, value) in [("apiVersion", API_VERSION), ("kind", kind)] {
+            object.set_text(name, value);
+        }
+        let sound = (self.policies.len(), self.lists.len());
+        self.take_object(object, API_VERSION, kind);
+        self.broken.extend(self.policies.drain(sound.0..).map(|policy| policy.node));
+        self.lists.truncate(sound.1);
     }
 
     fn check<T: DeserializeOwned>(&mut self, object: &mut Node, schema: &Schema, more: fn(&Node) -> Vec<Problem>) -> Option<T> {
@@ -109,6 +128,7 @@ impl Parsed {
             entries.retain(|entry| entry.key != "status");
         }
         let mut problems = schema.check(object);
+        *object = object.without_nulls();
         problems.extend(more(object));
         let is_sound = problems.iter().all(|problem| problem.level != Level::Error);
         self.problems.append(&mut problems);
@@ -127,8 +147,14 @@ impl Parsed {
     }
 }
 
+/// What is wrong with an object's `apiVersion` or `kind`, and the kind that was probably meant.
+struct Headless {
+    problem: Problem,
+    meant: Option<&'static str>,
+}
+
 /// `apiVersion` and `kind`.
-fn header(entries: &[Entry]) -> Result<(String, String), Problem> {
+fn header(entries: &[Entry]) -> Result<(String, String), Box<Headless>> {
     let first = entries.first().map(|entry| entry.key_span.clone()).unwrap_or_default();
     let text = |name: &str, example: &str| {
         let Some(entry) = entries.iter().find(|entry| entry.key == name) else {
@@ -141,23 +167,33 @@ fn header(entries: &[Entry]) -> Result<(String, String), Problem> {
             Problem::error(span.clone(), name, format!("`{name}` must be a text")).help(format!("write `{name}: {example}`"))
         })
     };
-    let kind = text("kind", "TracePolicy")?;
-    Ok((text("apiVersion", API_VERSION)?, kind))
+    let kind = text("kind", KINDS[0]).map_err(|problem| {
+        let spec = entries.iter().find(|entry| entry.key == "spec").map(|entry| &entry.value);
+        let meant = [("rules", KINDS[0]), ("items", KINDS[1])]
+            .into_iter()
+            .find(|(name, _)| spec.is_some_and(|spec| spec.get(name).is_some()));
+        Box::new(Headless { problem, meant: meant.map(|(_, kind)| kind) })
+    })?;
+    let meant = KINDS.into_iter().find(|known| *known == kind);
+    Ok((text("apiVersion", API_VERSION).map_err(|problem| Box::new(Headless { problem, meant }))?, kind))
 }
 
-fn unknown_kind(object: &Node, version: &str, kind: &str) -> Problem {
+fn unknown_kind(object: &Node, version: &str, kind: &str) -> (Problem, Option<&'static str>) {
     let (name, wrong, right) =
         if version == API_VERSION { ("kind", kind, suggest(kind, &KINDS)) } else { ("apiVersion", version, Some(API_VERSION)) };
     let span = object.get(name).map(|node| node.span.clone()).unwrap_or_default();
     let shown: String = wrong.chars().take(60).collect();
     let problem = Problem::error(span, name, format!("unknown {name} `{shown}`"));
-    match right {
+    let problem = match right {
         Some(right) => problem.label(format!("did you mean `{right}`?")),
         None => problem.help("the kinds of knark.dev are `TracePolicy` and `TraceList`"),
-    }
+    };
+    (problem, suggest(kind, &KINDS))
 }
 
 #[cfg(test)]
 mod agreement;
+#[cfg(test)]
+mod generated;
 #[cfg(test)]
 mod tests;

@@ -42,7 +42,8 @@ enum Document {
     List(TraceList),
 }
 
-fn schema_of<T: JsonSchema>() -> Json {
+/// A type's schema as the API server would have it: everything bounded, and nothing null.
+pub(crate) fn schema_of<T: JsonSchema>() -> Json {
     let settings = SchemaSettings::draft2020_12().with_transform(RecursiveTransform(|schema: &mut schemars::Schema| {
         if let Some(keywords) = schema.as_object_mut() {
             refuse_null(keywords);

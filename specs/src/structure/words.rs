@@ -7,6 +7,26 @@ const QUOTE_LIMIT: usize = 60;
 /// The longest text for which a similar one is looked for.
 const SUGGEST_LIMIT: usize = 64;
 
+/// Other people's words for what has another name here.
+const SYNONYMS: [(&str, &str); 16] = [
+    ("warning", "medium"),
+    ("warn", "medium"),
+    ("error", "high"),
+    ("fatal", "critical"),
+    ("notice", "low"),
+    ("suid", "setuid"),
+    ("sgid", "setgid"),
+    ("write", "write-open"),
+    ("read", "open"),
+    ("delete", "unlink"),
+    ("remove", "unlink"),
+    ("move", "rename"),
+    ("users", "uids"),
+    ("files", "paths"),
+    ("binaries", "exes"),
+    ("condition", "where"),
+];
+
 /// What was probably meant: the name that differs in few letters, or only in how its words are joined.
 pub fn suggest<'n>(text: &str, names: &[&'n str]) -> Option<&'n str> {
     if text.len() > SUGGEST_LIMIT {
@@ -14,6 +34,9 @@ pub fn suggest<'n>(text: &str, names: &[&'n str]) -> Option<&'n str> {
     }
     let plain = |text: &str| text.to_lowercase().replace(['_', '-', ' '], "");
     let text = plain(text);
+    if let Some((_, meant)) = SYNONYMS.iter().find(|(other, meant)| *other == text && names.contains(meant)) {
+        return names.iter().find(|name| *name == meant).copied();
+    }
     let distances = names.iter().map(|name| (strsim::damerau_levenshtein(&text, &plain(name)), *name));
     let allowed = (text.chars().count() / 3).clamp(1, 3);
     distances

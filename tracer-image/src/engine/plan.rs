@@ -63,9 +63,12 @@ pub fn add_processes(plan: &Plan, probes: &mut Probes) -> Result<(), MapError> {
     Ok(())
 }
 
-/// A cgroup that isn't there would be watched in vain.
-pub fn check_cgroups(plan: &Plan, hierarchy: &bpf::Hierarchy) -> Result<(), EngineError> {
+/// A process or a cgroup that isn't there would be watched in vain.
+pub fn check_host(plan: &Plan, hierarchy: &bpf::Hierarchy) -> Result<(), EngineError> {
     let Target::Host(filter) = &plan.target else { return Ok(()) };
+    if let Some(pid) = filter.pids.iter().find(|pid| procfs::stat(**pid).is_none()) {
+        return Err(EngineError::Io(format!("looking for process {pid}"), std::io::ErrorKind::NotFound.into()));
+    }
     for cgroup in &filter.cgroups {
         hierarchy.id_of(cgroup.as_bytes()).map_err(|e| {
             let mount = hierarchy.mount.display();

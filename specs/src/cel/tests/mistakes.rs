@@ -170,6 +170,20 @@ const MISTAKES: &[(&str, &str, &str, &str, &str)] = &[
         "",
         "`int(...)` makes a number of a text, `string(...)` a text of a number",
     ),
+    (
+        "{'a': [1], 'b': true}['a'][0]",
+        "true",
+        "the values of a map must be alike: this is true or false, and the first is a list of number",
+        "",
+        "",
+    ),
+    (
+        "{'a': [1], 'b': []}['a'][0]",
+        "{'a': [1], 'b': []}['a'][0]",
+        "the condition must be true or false, and is a number",
+        "",
+        "compare it with something: `... == ...`",
+    ),
     ("[1, 'a'] == []", "'a'", "the items of a list must be alike: this is a text, and the first is a number", "", ""),
     (
         "1 == 1",

@@ -78,8 +78,7 @@ spec:
         ("0644", "`looserThan` must be a text, and this is the number `0644` | a text is wanted"),
         ("wehre", "an item of `rules` has no field `wehre` | did you mean `where`?"),
         ("one", "rule `one` stands here twice | again"),
-        ("exec", "`exec` must be a mapping, and this is nothing | a mapping is wanted"),
-        ("api", "the rule looks at `exec` and at `api` | "),
+        ("exec", "`exec` has no value, and is taken for left out | "),
         ("abc", "`abc` isn't a valid value of an item of `codes` | "),
         ("severity", "an item of `rules` has no `name` | `name` is missing"),
         ("severity", "the rule doesn't say what it looks at | "),
@@ -93,19 +92,35 @@ spec:
 fn objects_without_a_known_kind_are_refused() {
     for (text, want) in [
         ("a: 1\n", ("a", "the object has no `kind` | `kind` is missing")),
-        ("kind: TracePolicy\n", ("kind", "the object has no `apiVersion` | `apiVersion` is missing")),
         ("[1]\n", ("[1]", "the document is no object | ")),
-        (
-            "apiVersion: knark.dev/v1\nkind: TracePolicy\n",
-            ("knark.dev/v1", "unknown apiVersion `knark.dev/v1` | did you mean `knark.dev/v1alpha1`?"),
-        ),
-        (
-            "apiVersion: knark.dev/v1alpha1\nkind: TracePolcy\n",
-            ("TracePolcy", "unknown kind `TracePolcy` | did you mean `TracePolicy`?"),
-        ),
         ("apiVersion: knark.dev/v1alpha1\nkind: [x]\n", ("[x]", "`kind` must be a text | ")),
     ] {
         assert_eq!(problems(text), [(want.0, want.1.to_owned())]);
+    }
+}
+
+#[test]
+fn a_wrong_kind_hides_no_other_mistake() {
+    for (head, wrong, message) in [
+        ("kind: TracePolicy", "kind", "the object has no `apiVersion` | `apiVersion` is missing"),
+        ("apiVersion: knark.dev/v1alpha1", "apiVersion", "the object has no `kind` | `kind` is missing"),
+        (
+            "apiVersion: knark.dev/v1\nkind: TracePolicy",
+            "knark.dev/v1",
+            "unknown apiVersion `knark.dev/v1` | did you mean `knark.dev/v1alpha1`?",
+        ),
+        (
+            "apiVersion: knark.dev/v1alpha1\nkind: TracePolcy",
+            "TracePolcy",
+            "unknown kind `TracePolcy` | did you mean `TracePolicy`?",
+        ),
+    ] {
+        let text = format!("{head}\nmetadata: {{name: a}}\nspec: {{rules: [{{name: b, file: {{ops: [chmood]}}}}]}}\n");
+        let want = [(wrong, message), ("chmood", "an item of `ops` can't be `chmood` | did you mean `chmod`?")];
+        assert_eq!(problems(&text), want.map(|(at, message)| (at, message.to_owned())));
+        assert!(parse(&text).policies.is_empty());
+        let text = text.replace("chmood", "chmod");
+        assert_eq!((parse(&text).policies.len(), parse(&text).broken.len()), (0, 1), "{text}");
     }
 }
 
@@ -129,10 +144,12 @@ fn example_objects_are_told_good_from_bad() {
     assert!(good.len() >= 6 && bad.len() >= 15);
     for (name, text) in good {
         let parsed = parse(&text);
-        assert_eq!(parsed.problems, [], "{name}");
+        assert!(!parsed.has_errors(), "{name}: {:?}", parsed.problems);
         assert_eq!(parsed.policies.len() + parsed.lists.len(), 1, "{name}");
     }
     for (name, text) in bad {
-        assert_eq!(parse(&text).problems.len(), 1, "{name}: {:?}", parse(&text).problems);
+        let parsed = parse(&text);
+        let errors = parsed.problems.iter().filter(|problem| problem.level == Level::Error);
+        assert_eq!(errors.count(), 1, "{name}: {:?}", parsed.problems);
     }
 }
