@@ -6,7 +6,7 @@ use knark_specs::event::{Event, What};
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Filters (each repeatable or separated by commas)")]
 pub struct Filter {
-    /// Kinds of events: exec, file, exit
+    /// Kinds of events: exec, file, exit, api
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
     pub on: Vec<Kind>,
     /// Namespaces
@@ -41,6 +41,8 @@ pub enum Kind {
     File,
     /// Ends of processes
     Exit,
+    /// Requests to the Kubernetes API
+    Api,
 }
 
 impl Filter {
@@ -51,6 +53,7 @@ impl Filter {
             What::Exec { .. } => Kind::Exec,
             What::File { .. } => Kind::File,
             What::Exit { .. } => Kind::Exit,
+            What::Api { .. } => Kind::Api,
         };
         let is_named = |name: &String, actual: Option<&String>| actual.is_some_and(|actual| actual == name);
         any(&self.on, |wanted| *wanted == kind)

@@ -1,5 +1,7 @@
 //! Frames in, events out: joins each event to the process, container and pod that were defined before it.
 
+mod api;
+
 use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
@@ -144,6 +146,10 @@ impl Assembler {
                     let started = self.slot(exit.process)?.process.start_boot_ns;
                     self.event(exit.time_ns, exit.process, None, exit_of(&exit, started))?
                 }
+                Item::Api(api) => {
+                    let received = api.received_ns.map(|received_ns| self.clock.wall(received_ns));
+                    self.event(api.time_ns, api.process, None, api::of(&api, received))?
+                }
                 definition => {
                     self.define(definition)?;
                     continue;
@@ -162,7 +168,7 @@ impl Assembler {
             Item::Process(process) => self.define_process(&process),
             Item::Pod(pod) => self.set_pod(Arc::new(pod)),
             Item::Changed(changed) => self.change_process(&changed),
-            Item::Exec(_) | Item::File(_) | Item::Exit(_) => Ok(()),
+            Item::Exec(_) | Item::File(_) | Item::Exit(_) | Item::Api(_) => Ok(()),
         }
     }
 

@@ -5,10 +5,14 @@
 //! - Bytes that aren't UTF-8: the field holds the text with U+FFFD in place of each bad sequence, and `<field>_b64` beside it
 //!   holds the bytes themselves in Base64. A field without such a neighbour is exact.
 
+mod api;
+
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use api::{Api, ApiBody, ApiDecision, ApiStage, ApiUser};
 
 use crate::{frame::FileOp, linux::Mode, policy::Severity, texts::Texts};
 
@@ -73,6 +77,11 @@ pub enum What {
         /// More.
         exit: Exit,
     },
+    /// A request to the Kubernetes API, and `process` is the API server.
+    Api {
+        /// More.
+        api: Box<Api>,
+    },
 }
 
 impl What {
@@ -82,6 +91,7 @@ impl What {
             Self::Exec { .. } => "exec",
             Self::File { .. } => "file",
             Self::Exit { .. } => "exit",
+            Self::Api { .. } => "api",
         }
     }
 }
@@ -436,6 +446,7 @@ impl Event {
             }
             What::Exec { exec } => exec.filename.len() + length(exec.filename_b64.as_deref()) + exec.device.len(),
             What::Exit { exit } => length(exit.signal.as_deref()),
+            What::Api { api } => api.bytes(),
         };
         let thread = self.thread.as_ref().map_or(0, |thread| thread.comm.len());
         size_of::<Self>() + self.time.len() + thread + self.process.bytes() + what

@@ -4,10 +4,12 @@
 //! defined once, in a numbered slot, and events refer to the slot; a later definition of a slot replaces the earlier one,
 //! so both sides need the same bounded tables and nothing has to be forgotten by message.
 
+mod api;
 mod item;
 
 use minicbor::{Decode, Encode, bytes::ByteVec};
 
+pub use api::*;
 pub use item::*;
 
 /// How many process slots a tracer may use; a reader refuses larger numbers.
@@ -103,10 +105,10 @@ pub struct Hello {
 /// One probe's fate on this kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Probe {
-    /// What it is attached to, such as `syscalls:sys_exit_openat`.
+    /// What it is attached to, such as `syscalls:sys_exit_openat`, or a function of a process.
     #[n(0)]
     pub name: String,
-    /// The event kind that it serves: `exec`, `file`, `exit` or `container`.
+    /// The event kind that it serves: `exec`, `file`, `exit`, `api` or `container`.
     #[n(1)]
     pub serves: String,
     /// Why it isn't attached; `None` when it is.
@@ -232,6 +234,7 @@ pub enum Down {
 }
 
 /// What a tracer is to watch.
+#[expect(clippy::struct_excessive_bools, reason = "kinds are chosen independently of one another")]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Plan {
     /// Process executions.
@@ -255,6 +258,9 @@ pub struct Plan {
     /// Which of the chosen kinds' events are wanted; `None`: all. What isn't is filtered, in the kernel as far as it can tell.
     #[n(6)]
     pub want: Option<Want>,
+    /// Requests to the Kubernetes API, of every API server on the node, whatever the target.
+    #[cbor(n(7), default)]
+    pub api: bool,
 }
 
 /// Which executions and file operations are wanted.
@@ -353,8 +359,12 @@ mod tests {
     fn a_plan_without_wishes_is_one_of_an_older_plugin() {
         let mut plan = Plan { file: true, ..Plan::default() };
         let with = |plan: &Plan| minicbor::to_vec(plan).unwrap();
-        let older = with(&plan);
+        let mut older = with(&plan);
+        // Whether requests are wanted came later still, and wishes before that are null.
+        assert_eq!(older.split_off(older.len() - 2), [0xf6, 0xf4]);
+        older[0] -= 2;
         assert_eq!(minicbor::decode::<Plan>(&older).unwrap(), plan);
+        plan.api = true;
         plan.want = Some(Want {
             exec: Wanted::Paths(Vec::new()),
             file: vec![
@@ -364,7 +374,7 @@ mod tests {
         });
         let newer = with(&plan);
         assert_eq!(minicbor::decode::<Plan>(&newer).unwrap(), plan);
-        // the new field comes last: what lies before it is as it was
+        // new fields come last: what lies before it is as it was
         assert_eq!(newer[1..older.len()], older[1..]);
     }
 }

@@ -57,9 +57,10 @@ Exit status: 0 done (Ctrl-C is the usual end), 1 failed, 2 wrong usage or a poli
 pub struct Args {
     #[command(flatten)]
     target: TargetFlags,
-    /// Kinds of events: exec, file, exit
+    /// Kinds of events: exec, file, exit, api
     ///
-    /// exec and file if not given; with policies, those that their rules are about.
+    /// exec and file if not given; with policies, those that their rules are about. api, requests to the Kubernetes API, are those
+    /// to every API server on a traced node, whatever the target.
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
     on: Vec<Kind>,
     /// End after this time, such as 30s or 10m, counted from when all nodes stream
@@ -299,7 +300,7 @@ impl Args {
             (Kind::Exec, Some(policies)) => policies.wants_execs(),
             (Kind::File, Some(policies)) => policies.wants_files(),
             (Kind::Exec | Kind::File, None) => true,
-            (Kind::Exit, _) => false,
+            (Kind::Exit | Kind::Api, _) => false,
         };
         let on = |kind| if self.on.is_empty() { by_default(kind) } else { self.on.contains(&kind) };
         Plan {
@@ -307,6 +308,7 @@ impl Args {
             exec: on(Kind::Exec),
             file: on(Kind::File),
             exit: on(Kind::Exit),
+            api: on(Kind::Api),
             ring_bytes: self.ring_buffer.unwrap_or(0),
             ..Plan::default()
         }

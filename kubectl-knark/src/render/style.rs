@@ -1,5 +1,6 @@
 //! Colours of the table: what an event means shows before it is read.
 
+use super::words::failed;
 use knark_specs::{
     event::{Event, What},
     frame::FileOp,
@@ -29,6 +30,8 @@ pub fn of(event: &Event) -> Style {
     match &event.what {
         What::Exec { .. } => CYAN,
         What::Exit { .. } => DIM,
+        What::Api { api } if failed(api) => RED,
+        What::Api { api } => of_verb(&api.verb),
         What::File { file } if file.result < 0 => RED,
         What::File { file } => match file.op {
             FileOp::Open => PLAIN,
@@ -36,6 +39,14 @@ pub fn of(event: &Event) -> Style {
             FileOp::Rename | FileOp::Unlink | FileOp::Rmdir => MAGENTA,
             FileOp::Chmod | FileOp::Chown | FileOp::Setxattr | FileOp::Removexattr => YELLOW,
         },
+    }
+}
+
+fn of_verb(verb: &str) -> Style {
+    match verb {
+        "create" | "update" | "patch" | "post" | "put" => GREEN,
+        "delete" | "deletecollection" => MAGENTA,
+        _ => PLAIN,
     }
 }
 

@@ -159,6 +159,7 @@ impl Table {
             Column::Operation => Cow::Borrowed(words::operation(event)),
             Column::Result => match &event.what {
                 What::File { file } => file.error.as_deref().map_or_else(|| Cow::Owned(file.result.to_string()), Cow::Borrowed),
+                What::Api { api } => api.code.map_or(NONE, |code| Cow::Owned(code.to_string())),
                 _ => NONE,
             },
             Column::Severity => matched.map_or(NONE, |matched| Cow::Borrowed(matched.severity.name())),

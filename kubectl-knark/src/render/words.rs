@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use knark_specs::{
-    event::{Event, Exec, Exit, File, Path, PathMark, PathSource, Process, What},
+    event::{Api, ApiStage, Event, Exec, Exit, File, Path, PathMark, PathSource, Process, What},
     frame::FileOp,
 };
 
@@ -38,6 +38,7 @@ pub fn detail(event: &Event, full: bool) -> Detail<'_> {
         What::Exec { exec } => of_exec(exec, &event.process),
         What::File { file } => of_file(file, full),
         What::Exit { exit } => of_exit(exit),
+        What::Api { api } => of_api(api, full),
     }
 }
 
@@ -124,6 +125,51 @@ fn of_exit(exit: &Exit) -> Detail<'_> {
     let lived = std::time::Duration::from_millis(exit.duration_ns / 1_000_000);
     let tail = format!(" after {}", humantime::format_duration(lived));
     Detail { subjects: vec![how], is_command: true, tail, ..Detail::default() }
+}
+
+/// Whether a request was refused or failed.
+pub fn failed(api: &Api) -> bool {
+    api.code.is_some_and(|code| code >= 400)
+}
+
+/// `alice get secrets prod/db-password 200`
+fn of_api(api: &Api, full: bool) -> Detail<'_> {
+    let user = match (&api.user, &api.impersonator) {
+        (Some(user), Some(real)) => format!("{} as {}", cell(&real.name), cell(&user.name)),
+        (Some(user), None) => cell(&user.name).into_owned(),
+        (None, _) => "-".to_owned(),
+    };
+    let mut subject = format!("{user} {} ", cell(&api.verb));
+    if api.resource.is_empty() {
+        subject += &cell(&api.path);
+    } else {
+        subject += &cell(&api.resource);
+        if !api.subresource.is_empty() {
+            subject = format!("{subject}/{}", cell(&api.subresource));
+        }
+        if full && !api.group.is_empty() {
+            subject = format!("{subject}.{}", cell(&api.group));
+        }
+        let parts = [&api.namespace, &api.name].map(|part| cell(part));
+        subject += match parts.each_ref().map(|part| part.is_empty()) {
+            [true, true] => String::new(),
+            [false, true] => format!(" {}/", parts[0]),
+            [true, false] => format!(" {}", parts[1]),
+            [false, false] => format!(" {}", parts.join("/")),
+        }
+        .as_str();
+    }
+    let code = api.code.map(|code| format!(" {code}")).unwrap_or_default();
+    let tail = match (api.stage, api.latency_ns) {
+        (ApiStage::Started, _) => format!("{code} started"),
+        (ApiStage::Complete, Some(ns)) if full => {
+            let micros = std::time::Duration::from_micros(if ns < 1_000_000_000 { ns / 1000 } else { ns / 1_000_000 * 1000 });
+            format!("{code} after {}", humantime::format_duration(micros))
+        }
+        (ApiStage::Complete, _) => code,
+    };
+    let marks = (!api.truncated.is_empty()).then_some("cut").into_iter().collect();
+    Detail { subjects: vec![Cow::Owned(subject)], is_command: true, tail, marks, ..Detail::default() }
 }
 
 fn path(path: &Path) -> Cow<'_, str> {

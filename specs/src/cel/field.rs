@@ -1,11 +1,13 @@
 //! An event's fields by name, read out of the event itself.
 
+mod api;
+
 use std::{collections::BTreeMap, fmt};
 
 use crate::{
     event::{
-        Ancestor, Container, Event, Exec, Exit, File, Kubernetes, Node, Owner, Path, PathMark, PathSource, Process,
-        ProcessSource, Thread, What,
+        Ancestor, Api, ApiBody, ApiUser, Container, Event, Exec, Exit, File, Kubernetes, Node, Owner, Path, PathMark, PathSource,
+        Process, ProcessSource, Thread, What,
     },
     texts::Texts,
 };
@@ -47,6 +49,9 @@ pub(crate) enum Object<'e> {
     File(&'e File),
     Path(&'e Path),
     Exit(&'e Exit),
+    Api(&'e Api),
+    ApiUser(&'e ApiUser),
+    ApiBody(&'e ApiBody),
 }
 
 impl<'e> Object<'e> {
@@ -126,6 +131,9 @@ impl<'e> Object<'e> {
                 "duration_ns" => made(exit.duration_ns),
                 _ => None,
             },
+            Self::Api(api) => api::of_api(api, name),
+            Self::ApiUser(user) => api::of_user(user, name),
+            Self::ApiBody(body) => api::of_body(body, name),
         }
     }
 }
@@ -170,9 +178,11 @@ fn of_event<'e>(event: &'e Event, name: &str) -> Option<Field<'e>> {
         ("type", What::Exec { .. }) => text("exec"),
         ("type", What::File { .. }) => text("file"),
         ("type", What::Exit { .. }) => text("exit"),
+        ("type", What::Api { .. }) => text("api"),
         ("exec", What::Exec { exec }) => Some(Field::Object(Object::Exec(exec))),
         ("file", What::File { file }) => Some(Field::Object(Object::File(file))),
         ("exit", What::Exit { exit }) => Some(Field::Object(Object::Exit(exit))),
+        ("api", What::Api { api }) => Some(Field::Object(Object::Api(api))),
         _ => None,
     }
 }

@@ -118,10 +118,25 @@ fn every_field_of_the_schema_can_be_read() {
     let mut exit = serde_json::to_value(exec()).unwrap();
     exit["type"] = json!("exit");
     exit["exit"] = json!({"code": 1, "signal": "SIGKILL", "duration_ns": "9"});
-    let events = [chmod(), serde_json::from_value(full).unwrap(), serde_json::from_value(exit).unwrap()];
+    let mut api = serde_json::to_value(exec()).unwrap();
+    api["type"] = json!("api");
+    let user = json!({"name": "alice", "uid": "7", "groups": ["dev"]});
+    let body = json!({"text": "{", "truncated_from": 9});
+    api["api"] = json!({
+        "stage": "started", "request_id": "1", "verb": "get", "group": "", "version": "v1", "resource": "pods", "subresource": "",
+        "namespace": "prod", "name": "web", "path": "/", "query": "", "method": "GET", "user": user, "impersonator": user,
+        "decision": "allowed", "code": 200, "latency_ns": 5, "response_bytes": 6, "received": "2026", "source": "::1",
+        "user_agent": "kubectl", "audit_id": "a", "request_body": body, "response_body": body, "truncated": ["path"],
+    });
+    let events =
+        [serde_json::to_value(chmod()).unwrap(), full, exit, api].map(|event| serde_json::from_value::<Event>(event).unwrap());
     let all = fields();
     assert!(all.len() > 80, "{}", all.len());
     for Field { path, kind, .. } in all {
+        // What is in a body has no type of its own yet.
+        if path.ends_with("_body.json") {
+            continue;
+        }
         assert!(!kind.starts_with("unknown") && kind != "list", "{path}: {kind}");
         if path.contains("[]") || path.starts_with("file.to.") {
             continue;

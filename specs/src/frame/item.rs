@@ -2,6 +2,8 @@
 
 use minicbor::{Decode, Encode};
 
+use super::Api;
+
 /// One value of a [`Batch`].
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub enum Item<'b> {
@@ -26,6 +28,9 @@ pub enum Item<'b> {
     /// A process in a slot has another user or container than before.
     #[n(6)]
     Changed(#[n(0)] Changed),
+    /// A request to the Kubernetes API. Boxed: it is far larger than the others.
+    #[n(7)]
+    Api(#[cbor(n(0), borrow = "'b")] Box<Api<'b>>),
 }
 
 /// What may change of a process while it runs one program.

@@ -197,7 +197,7 @@ pub fn describe(miss: Miss, facts: &Facts<'_>) -> String {
     let process = &event.process;
     let file = match &event.what {
         What::File { file } => Some(&**file),
-        What::Exec { .. } | What::Exit { .. } => None,
+        What::Exec { .. } | What::Exit { .. } | What::Api { .. } => None,
     };
     let file_field = |text: fn(&File) -> String| file.map_or_else(String::new, text);
     let show = |text: &str, b64: Option<&str>| format!("{:?}", String::from_utf8_lossy(&bytes(text, b64)));

@@ -76,7 +76,7 @@ impl<'e> Facts<'e> {
                 let filename = path::join(&cwd, &bytes(&exec.filename, exec.filename_b64.as_deref()));
                 self.paths([bytes(&process.exe, process.exe_b64.as_deref()), Cow::Owned(filename)].into_iter())
             }
-            What::Exit { .. } => Vec::new(),
+            What::Exit { .. } | What::Api { .. } => Vec::new(),
         })
     }
 
@@ -119,7 +119,7 @@ impl<'e> Facts<'e> {
     pub fn xattr(&self) -> &[PatternId] {
         self.xattr.get_or_init(|| match &self.event.what {
             What::File { file } => self.texts(file.xattr.iter().map(|name| Cow::Borrowed(name.as_bytes()))),
-            What::Exec { .. } | What::Exit { .. } => Vec::new(),
+            What::Exec { .. } | What::Exit { .. } | What::Api { .. } => Vec::new(),
         })
     }
 

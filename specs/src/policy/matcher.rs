@@ -154,7 +154,7 @@ impl Index {
         let mut rules = match &facts.event.what {
             What::Exec { .. } => self.execs.clone(),
             What::File { file } => self.files.get(&file.op).cloned().unwrap_or_default(),
-            What::Exit { .. } => return Vec::new(),
+            What::Exit { .. } | What::Api { .. } => return Vec::new(),
         };
         if !self.subjects.is_empty() {
             rules.extend(facts.subject().iter().filter_map(|pattern| self.subjects.get(pattern)).flatten());

@@ -1,0 +1,67 @@
+//! Requests to the Kubernetes API out of a batch.
+
+use crate::{
+    event::{Api, ApiBody, ApiUser, What},
+    frame,
+    texts::Texts,
+};
+
+/// The event that an item tells of; `received` is the time at which the request came in.
+pub(super) fn of(item: &frame::Api<'_>, received: Option<String>) -> What {
+    let mut uri = item.uri.splitn(2, |byte| *byte == b'?');
+    let mut part = || text(uri.next().unwrap_or_default());
+    let api = Api {
+        stage: item.stage,
+        request_id: item.request_id.to_owned(),
+        verb: text(item.verb),
+        group: text(item.group),
+        version: text(item.version),
+        resource: text(item.resource),
+        subresource: text(item.subresource),
+        namespace: text(item.namespace),
+        name: text(item.name),
+        path: part(),
+        query: part(),
+        method: optional(item.method),
+        user: item.user.as_ref().map(user),
+        impersonator: item.impersonator.as_ref().map(user),
+        decision: item.decision,
+        code: item.code,
+        latency_ns: latency(item),
+        response_bytes: item.response_bytes,
+        received,
+        source: optional(item.source),
+        user_agent: optional(item.user_agent),
+        audit_id: optional(item.audit_id),
+        request_body: item.request_body.as_ref().map(body),
+        response_body: item.response_body.as_ref().map(body),
+        truncated: item.truncated.iter().map(|name| (*name).to_owned().into()).collect(),
+    };
+    What::Api { api: Box::new(api) }
+}
+
+fn latency(item: &frame::Api<'_>) -> Option<u64> {
+    item.received_ns
+        .filter(|_| item.stage == frame::ApiStage::Complete)
+        .map(|received_ns| item.time_ns.saturating_sub(received_ns))
+}
+
+fn user(user: &frame::ApiUser<'_>) -> ApiUser {
+    let groups: Texts = user.groups.iter().map(|group| String::from_utf8_lossy(group)).collect();
+    ApiUser { name: text(user.name), uid: text(user.uid), groups }
+}
+
+/// What is whole and JSON is shown as that; bodies of other formats are text as far as they are.
+fn body(body: &frame::ApiBody<'_>) -> ApiBody {
+    let json = body.truncated_from.is_none().then(|| serde_json::from_slice(body.bytes).ok()).flatten();
+    let text = json.is_none().then(|| text(body.bytes));
+    ApiBody { json, text, truncated_from: body.truncated_from }
+}
+
+fn optional(bytes: &[u8]) -> Option<String> {
+    (!bytes.is_empty()).then(|| text(bytes))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,56 @@
+//! The fields of requests to the Kubernetes API.
+
+use super::{Field, List, Object, optional, text};
+use crate::event::{Api, ApiBody, ApiUser};
+
+pub(super) fn of_api<'e>(api: &'e Api, name: &str) -> Option<Field<'e>> {
+    match name {
+        "stage" => text(api.stage.name()),
+        "request_id" => text(&api.request_id),
+        "verb" => text(&api.verb),
+        "group" => text(&api.group),
+        "version" => text(&api.version),
+        "resource" => text(&api.resource),
+        "subresource" => text(&api.subresource),
+        "namespace" => text(&api.namespace),
+        "name" => text(&api.name),
+        "path" => text(&api.path),
+        "query" => text(&api.query),
+        "method" => optional(api.method.as_ref()),
+        "user" => api.user.as_ref().map(|user| Field::Object(Object::ApiUser(user))),
+        "impersonator" => api.impersonator.as_ref().map(|user| Field::Object(Object::ApiUser(user))),
+        "decision" => api.decision.and_then(|decision| text(decision.name())),
+        "code" => api.code.map(|code| Field::Int(code.into())),
+        "latency_ns" => api.latency_ns.and_then(number),
+        "response_bytes" => api.response_bytes.and_then(number),
+        "received" => optional(api.received.as_ref()),
+        "source" => optional(api.source.as_ref()),
+        "user_agent" => optional(api.user_agent.as_ref()),
+        "audit_id" => optional(api.audit_id.as_ref()),
+        "request_body" => api.request_body.as_ref().map(|body| Field::Object(Object::ApiBody(body))),
+        "response_body" => api.response_body.as_ref().map(|body| Field::Object(Object::ApiBody(body))),
+        "truncated" => (!api.truncated.is_empty()).then_some(Field::List(List::Flags(&api.truncated))),
+        _ => None,
+    }
+}
+
+pub(super) fn of_user<'e>(user: &'e ApiUser, name: &str) -> Option<Field<'e>> {
+    match name {
+        "name" => text(&user.name),
+        "uid" => text(&user.uid),
+        "groups" => Some(Field::List(List::Texts(&user.groups))),
+        _ => None,
+    }
+}
+
+pub(super) fn of_body<'e>(body: &'e ApiBody, name: &str) -> Option<Field<'e>> {
+    match name {
+        "text" => optional(body.text.as_ref()),
+        "truncated_from" => body.truncated_from.and_then(number),
+        _ => None,
+    }
+}
+
+fn number<'e>(number: u64) -> Option<Field<'e>> {
+    i64::try_from(number).ok().map(Field::Int)
+}

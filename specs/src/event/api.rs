@@ -1,0 +1,161 @@
+//! Requests to the Kubernetes API, whether probes in the API server or its audit log tell of them.
+
+use std::borrow::Cow;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::length;
+pub use crate::frame::{ApiDecision, ApiStage};
+use crate::texts::Texts;
+
+/// A request to the Kubernetes API. What isn't known is absent; what doesn't apply to the request is an empty text.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Api {
+    /// Whether the request has begun or ended; `time` says when it did. Only long-running ones are told at their beginning:
+    /// watch, exec, attach, portforward, proxy, and logs that are followed.
+    pub stage: ApiStage,
+    /// The same in the events of one request, and in no other's.
+    pub request_id: String,
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, ...; of what is no resource, the HTTP
+    /// method in lower case.
+    pub verb: String,
+    /// The resource's API group; empty for the core group.
+    pub group: String,
+    /// The group's version, such as `v1`.
+    pub version: String,
+    /// The resource, such as `pods`; empty where the request isn't about one.
+    pub resource: String,
+    /// The subresource, such as `exec`.
+    pub subresource: String,
+    /// The namespace; empty for what has none.
+    pub namespace: String,
+    /// The object's name; of a create only where the path has it.
+    pub name: String,
+    /// The path that was asked for, without the query.
+    pub path: String,
+    /// What follows `?` in what was asked for.
+    pub query: String,
+    /// The HTTP method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Who the request acts as; absent where nobody was authenticated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<ApiUser>,
+    /// Who really made it, where it acts as someone else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub impersonator: Option<ApiUser>,
+    /// Whether it was allowed; absent where that was not decided or isn't known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<ApiDecision>,
+    /// The HTTP status; 101 for sessions such as exec's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u16>,
+    /// From when it came in until it ended, in nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_ns: Option<u64>,
+    /// Bytes of the response's body, before compression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_bytes: Option<u64>,
+    /// When it came in: RFC 3339, UTC, nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<String>,
+    /// The peer's address, without its port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The client as it names itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<String>,
+    /// The id that the API server gave it, which its audit log shows too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_id: Option<String>,
+    /// What was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_body: Option<ApiBody>,
+    /// What was answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_body: Option<ApiBody>,
+    /// Fields that lack their end, since they were too long.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub truncated: Vec<Cow<'static, str>>,
+}
+
+/// A user as the API server knows it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ApiUser {
+    /// Name.
+    pub name: String,
+    /// UID; empty where it has none.
+    #[serde(default)]
+    pub uid: String,
+    /// Groups.
+    #[serde(default)]
+    pub groups: Texts,
+}
+
+/// A request's or response's body: `json` where it could be read as that, else `text`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ApiBody {
+    /// The object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json: Option<Value>,
+    /// What isn't an object, or isn't whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// How many bytes there were, where this holds fewer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncated_from: Option<u64>,
+}
+
+impl Api {
+    /// About how much memory it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        let texts = [
+            &self.request_id,
+            &self.verb,
+            &self.group,
+            &self.version,
+            &self.resource,
+            &self.subresource,
+            &self.namespace,
+            &self.name,
+            &self.path,
+            &self.query,
+        ];
+        let optional = [&self.method, &self.received, &self.source, &self.user_agent, &self.audit_id];
+        let users = [&self.user, &self.impersonator].into_iter().flatten().map(ApiUser::bytes);
+        let bodies = [&self.request_body, &self.response_body].into_iter().flatten().map(ApiBody::bytes);
+        size_of::<Self>()
+            + texts.into_iter().map(String::len).sum::<usize>()
+            + optional.into_iter().map(|text| length(text.as_deref())).sum::<usize>()
+            + users.sum::<usize>()
+            + bodies.sum::<usize>()
+            + self.truncated.iter().map(|name| size_of_val(name) + name.len()).sum::<usize>()
+    }
+}
+
+impl ApiUser {
+    fn bytes(&self) -> usize {
+        self.name.len() + self.uid.len() + self.groups.bytes()
+    }
+}
+
+impl ApiBody {
+    fn bytes(&self) -> usize {
+        length(self.text.as_deref()) + self.json.as_ref().map_or(0, json_bytes)
+    }
+}
+
+/// About how much memory a value takes. It is as deep as its parser let it be.
+fn json_bytes(value: &Value) -> usize {
+    let below = match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(json_bytes).sum(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| 2 * size_of::<String>() + name.len() + json_bytes(value)).sum()
+        }
+    };
+    size_of::<Value>() + below
+}
