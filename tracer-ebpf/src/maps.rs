@@ -4,7 +4,7 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
-use knark_abi::{Count, ExeKey, INFLIGHT_SMALL, RECORD_BYTES, WANTED_BYTES, kind};
+use knark_abi::{ApiLayout, Count, ExeKey, INFLIGHT_SMALL, RECORD_BYTES, WANTED_BYTES, kind};
 
 use crate::scratch::Scratch;
 
@@ -31,6 +31,10 @@ pub static COMMS: HashMap<[u8; 16], u8> = HashMap::with_max_entries(64, 0);
 /// Wanted exes.
 #[map]
 pub static EXES: HashMap<ExeKey, u8> = HashMap::with_max_entries(64, 0);
+
+/// API servers, by process.
+#[map]
+pub static API_SERVERS: HashMap<u32, ApiLayout> = HashMap::with_max_entries(16, 0);
 
 /// What is wanted of which paths; see `knark_abi::WantedKey`.
 #[map]

@@ -35,7 +35,7 @@ fn main() {
         return paths(rounds);
     }
     let nobody = [b'?'; 16];
-    let both = Events { exec: true, file: true, exit: false };
+    let both = Events { exec: true, file: true, exit: false, api: false };
     let scope = |scope: Scope| Options { scope, events: both, exclude_tgids: Vec::new(), ..Options::default() };
     let cases = [
         ("no target matches, by control group", scope(Scope { cgroups: true, ..Scope::default() })),
@@ -83,7 +83,7 @@ fn paths(rounds: usize) {
     fs::write(folder.path().join("some/folders/deep/other/file"), "x").unwrap();
     let options = |files: Vec<WantedFile>| {
         let wanted = Some(Wanted::new(&Want { file: files, ..Want::default() }));
-        let events = Events { exec: false, file: true, exit: false };
+        let events = Events { exec: false, file: true, exit: false, api: false };
         Options { wanted, events, exclude_tgids: Vec::new(), ..Options::default() }
     };
     let wanted = |n: usize| {
@@ -217,7 +217,7 @@ fn wait_until_detached() {
 /// A million matching opens at full speed, from one thread.
 fn million() {
     let scope = Scope { tgids: true, ..Scope::default() };
-    let events = Events { exec: false, file: true, exit: false };
+    let events = Events { exec: false, file: true, exit: false, api: false };
     let mut probes = Probes::attach(&Options { scope, events, exclude_tgids: Vec::new(), ..Options::default() }).unwrap();
     let child = unsafe { libc::fork() };
     if child == 0 {

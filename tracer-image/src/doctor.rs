@@ -54,7 +54,7 @@ pub fn run() -> anyhow::Result<()> {
 /// Everything, for nobody, with little memory: shows that it can be done, and is gone at once.
 fn trial() -> Options {
     let mut options =
-        Options { ring_bytes: 64 << 10, events: Events { exec: true, file: true, exit: true }, ..Options::default() };
+        Options { ring_bytes: 64 << 10, events: Events { exec: true, file: true, exit: true, api: false }, ..Options::default() };
     options.scope.cgroups = true;
     options
 }

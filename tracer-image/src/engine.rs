@@ -1,5 +1,6 @@
 //! The tracer's heart: takes records from the kernel, decides, names, encodes, and hands batches to the outbox.
 
+mod api;
 mod plan;
 mod want;
 
@@ -11,6 +12,7 @@ use std::{
 use knark_specs::frame::{Ending, Hello, Plan, PodVerdict, Probe, Stage, Status, Up};
 
 use crate::{
+    api::requests::Requests,
     batch,
     bpf::{self, AttachError, MapError, ProbeState, Probes, Record, Wanted},
     clock,
@@ -112,6 +114,8 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
             hold: Hold::default(),
             batch: Vec::with_capacity(batch::FULL * 2),
             sent: 0,
+            requests: Requests::default(),
+            requests_sent: 0,
             filtered: 0,
             incomplete: false,
             mkdirs_lost: 0,
@@ -119,10 +123,11 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
         // Verdicts that are there already spare holding what they judge.
         let stopped = self.obey(&mut tracer, &mut probes)?;
         tracer.containers.scan(&mut probes)?;
-        self.outbox.hello(&Up::Hello(hello(&probes)));
+        let mut servers = self::api::Watch::begin(&mut tracer, &mut probes);
+        self.outbox.hello(&Up::Hello(hello(&probes, servers.probes())));
         let reason = match stopped {
             Some(reason) => reason,
-            None => self.follow(&mut tracer, &mut probes)?,
+            None => self.follow(&mut tracer, &mut probes, &mut servers)?,
         };
         probes.detach();
         let status = empty(&mut tracer, &mut probes)?;
@@ -145,7 +150,7 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
         Ok((self.ending)())
     }
 
-    fn follow(&self, tracer: &mut Tracer, probes: &mut Probes) -> Result<Ending, EngineError> {
+    fn follow(&self, tracer: &mut Tracer, probes: &mut Probes, servers: &mut self::api::Watch) -> Result<Ending, EngineError> {
         let (mut calm, mut reported, mut scanned) = (0, Instant::now(), Instant::now());
         loop {
             let before = clock::boot_ns();
@@ -153,6 +158,8 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
             if let Some(reason) = self.obey(tracer, probes)? {
                 return Ok(reason);
             }
+            servers.look(tracer, probes);
+            let unsettled_ns = tracer.settle(before);
             if tracer.incomplete && scanned.elapsed() > RESCAN_EVERY {
                 (tracer.incomplete, scanned) = (false, Instant::now());
                 tracer.containers.scan(probes)?;
@@ -164,7 +171,7 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
                 tracer.release();
                 tracer.hold.expire(Instant::now());
                 tracer.flush();
-                let complete_to = if drained.all { before.saturating_sub(WATERMARK_LAG) } else { 0 };
+                let complete_to = if drained.all { before.min(unsettled_ns).saturating_sub(WATERMARK_LAG) } else { 0 };
                 self.outbox.status(tracer.status(probes, complete_to)?);
                 reported = Instant::now();
             }
@@ -240,6 +247,9 @@ struct Tracer {
     hold: Hold,
     batch: Vec<u8>,
     sent: u64,
+    requests: Requests,
+    /// Those of `sent` that are requests.
+    requests_sent: u64,
     filtered: u64,
     /// There are cgroups that the table lacks.
     incomplete: bool,
@@ -257,6 +267,7 @@ impl Tracer {
     /// A record from the ring.
     fn take(&mut self, bytes: &[u8], record: &Record<'_>) {
         match record {
+            Record::Api(step) => return self.take_step(step),
             Record::CgroupMkdir(made) => return self.containers.add(made.id, made.parent, made.path),
             Record::CgroupRmdir(gone) => return self.containers.remove(gone.id),
             _ => {}
@@ -323,7 +334,7 @@ impl Tracer {
                 let process = self.processes.slot(head, container, &mut self.batch);
                 encode::exit(exit, process, &mut self.batch);
             }
-            Record::CgroupMkdir(_) | Record::CgroupRmdir(_) => {}
+            Record::Api(_) | Record::CgroupMkdir(_) | Record::CgroupRmdir(_) => {}
         }
         self.sent += u64::from(event);
         if self.batch.len() >= batch::FULL {
@@ -339,6 +350,8 @@ impl Tracer {
             (self.plan.file, counters.path()),
             (self.plan.exit, counters.exit()),
         ];
+        // Of requests only lost steps are counted there; each loses what its request's event would have said, or the event.
+        let steps = counters.api();
         let sum =
             |of: fn(&bpf::Count) -> u64| kinds.iter().filter(|(wanted, _)| *wanted).map(|(_, count)| of(count)).sum::<u64>();
         // New cgroups whose records were lost may have inherited nothing, and so send nothing that would tell of them.
@@ -346,15 +359,19 @@ impl Tracer {
         self.incomplete |= mkdirs_lost > std::mem::replace(&mut self.mkdirs_lost, mkdirs_lost);
         let skipped = counters.missed.unwrap_or(0) + counters.scope_lost + self.containers.blind();
         let lost = [
-            (Stage::Ring, sum(|count| count.lost_ring)),
-            (Stage::InFlight, sum(|count| count.lost_inflight)),
+            (Stage::Ring, sum(|count| count.lost_ring) + steps.lost_ring),
+            (Stage::InFlight, sum(|count| count.lost_inflight) + steps.lost_inflight + self.requests.given_up()),
             // Records that aren't understood have been seen and emitted.
             (Stage::Probe, skipped + probes.malformed()),
             (Stage::Held, self.hold.lost()),
         ];
         Ok(Status {
             // Calls that have begun and not returned aren't events yet.
-            seen: sum(|count| count.emitted + count.lost()) + skipped,
+            seen: sum(|count| count.emitted + count.lost())
+                + skipped
+                + self.requests_sent
+                + steps.lost()
+                + self.requests.given_up(),
             filtered: self.filtered,
             sent: self.sent,
             held: self.hold.events(),
@@ -371,14 +388,14 @@ fn unknown(cgroup: u64) -> String {
     format!("#{cgroup}")
 }
 
-fn hello(probes: &Probes) -> Hello {
+fn hello(probes: &Probes, servers: Vec<Probe>) -> Hello {
     let name = rustix::system::uname();
     let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
     Hello {
         version: env!("CARGO_PKG_VERSION").into(),
         kernel: text(name.release()),
         arch: text(name.machine()),
-        probes: probes.attached().iter().map(probe).collect(),
+        probes: probes.attached().iter().map(probe).chain(servers).collect(),
         realtime_offset_ns: clock::realtime_offset_ns(),
         hostname: text(name.nodename()),
     }

@@ -5,6 +5,7 @@
 //! keeps it while that isn't known), [`processes`] says who did it, [`encode`] makes an item of it, [`outbox`] keeps it until
 //! the plugin has it. [`engine`] is that way as one loop; [`session`] is the plugin's end of it.
 
+pub mod api;
 pub mod batch;
 pub mod bpf;
 pub mod bundle;

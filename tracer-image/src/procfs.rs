@@ -8,6 +8,8 @@ use std::{
 
 /// More arguments aren't read.
 const MAX_ARGS: u64 = 64 << 10;
+/// Longest first argument that is read, in bytes.
+const MAX_NAME: u64 = 4 << 10;
 /// More ancestors aren't followed.
 pub const MAX_ANCESTORS: usize = 16;
 
@@ -67,6 +69,17 @@ pub fn stat(pid: u32) -> Option<Stat> {
 pub fn exe(pid: u32, start_ns: u64) -> Vec<u8> {
     let exe = link(pid, "exe");
     if stat(pid).is_some_and(|stat| stat.started_at(start_ns)) { exe } else { Vec::new() }
+}
+
+/// What a process is called: its main thread's name, its executable's path, and its first argument.
+pub fn command(pid: u32) -> Vec<Vec<u8>> {
+    let mut first = Vec::new();
+    if let Ok(file) = fs::File::open(format!("/proc/{pid}/cmdline")) {
+        let _ = file.take(MAX_NAME).read_to_end(&mut first);
+    }
+    first.truncate(first.iter().position(|byte| *byte == 0).unwrap_or(first.len()));
+    let comm = stat(pid).map(|stat| stat.comm).unwrap_or_default();
+    vec![comm, link(pid, "exe"), first]
 }
 
 /// This process, its parent and so on, nearest first, up to [`MAX_ANCESTORS`]: pid and identity.

@@ -6,10 +6,12 @@
 //! one after another and without terminators.
 #![no_std]
 
+mod api;
 mod config;
 mod op;
 mod record;
 
+pub use api::*;
 pub use config::*;
 pub use op::*;
 pub use record::*;

@@ -18,8 +18,10 @@ pub mod kind {
     pub const CGROUP_RMDIR: u8 = 6;
     /// Not a record: counts the processes that should have come into the scope by inheritance.
     pub const SCOPE: u8 = 7;
+    /// A step of a request to the Kubernetes API.
+    pub const API: u8 = 8;
     /// How many kinds there are.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
 }
 
 /// What the walk of a path found out; one byte per path.
@@ -96,7 +98,7 @@ pub struct Header {
     pub len: u32,
     /// See [`kind`].
     pub kind: u8,
-    /// See [`Op`]; 0 where the kind says it all.
+    /// See [`Op`], and [`crate::site`] for requests to the API; 0 where the kind says it all.
     pub op: u8,
     /// The verdict that let it through, see [`crate::verdict`].
     pub verdict: u8,

@@ -1,5 +1,12 @@
 //! One probe per file. Each names the kernel's prototype that it rests on.
 
+mod api_attributes;
+mod api_audit_id;
+mod api_begin;
+mod api_closed;
+mod api_denied;
+mod api_end;
+mod api_user;
 mod cgroup;
 mod exec;
 mod exit;

@@ -66,6 +66,11 @@ impl Counters {
         &self.kinds[kind::EXIT as usize]
     }
 
+    /// Steps of requests to API servers.
+    pub const fn api(&self) -> &Count {
+        &self.kinds[kind::API as usize]
+    }
+
     /// Control groups made.
     pub const fn cgroup_mkdir(&self) -> &Count {
         &self.kinds[kind::CGROUP_MKDIR as usize]

@@ -12,6 +12,7 @@ pub(super) fn missed(ebpf: &Ebpf) -> Option<u64> {
         let fd = match program {
             Program::TracePoint(program) => program.fd(),
             Program::RawTracePoint(program) => program.fd(),
+            Program::UProbe(program) => program.fd(),
             _ => continue,
         };
         if let Ok(fd) = fd {

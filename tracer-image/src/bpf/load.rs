@@ -17,7 +17,7 @@ use aya::{
 use knark_abi::{Config, ExeKey, WANTED_BYTES, feature, scope};
 
 use super::{
-    AttachError, CgroupVersion, Hierarchy, Missing, Options, ProbeState, ProbeStatus, Tier, Wanted,
+    AttachError, CgroupVersion, Hierarchy, Missing, Options, ProbeState, ProbeStatus, Tier, Wanted, api,
     btf::{self, Btf},
     calls::{self, WATCHED},
     cgroups, link, offsets,
@@ -76,6 +76,7 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
         ("INFLIGHT", options.events.file),
         ("INFLIGHT_LONG", options.events.file),
         ("EXITED", options.events.exit),
+        ("API_SERVERS", options.events.api),
     ] {
         if !used {
             setup.map_max_entries(map, 1);
@@ -101,7 +102,7 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
         Internal { program: "cgroup_mkdir", tracepoint: "cgroup_mkdir", wanted: options.scope.cgroups, needed: true },
         Internal { program: "cgroup_rmdir", tracepoint: "cgroup_rmdir", wanted: options.scope.cgroups, needed: false },
     ];
-    verify(&mut ebpf, &internal, options.events.file)?;
+    verify(&mut ebpf, &internal, options.events)?;
     let mut loaded = Loaded { ebpf, enters: Vec::new(), exits: Vec::new(), probes: Vec::new() };
     for tracepoint in internal.iter().filter(|one| one.wanted) {
         attach_internal(&mut loaded, tracepoint)?;
@@ -198,13 +199,14 @@ where
 
 /// Hands the programs to the kernel's verifier, which takes most of the time that loading takes: at once, on as many
 /// CPUs as there are.
-fn verify(ebpf: &mut Ebpf, internal: &[Internal], files: bool) -> Result<(), AttachError> {
+fn verify(ebpf: &mut Ebpf, internal: &[Internal], events: super::Events) -> Result<(), AttachError> {
     let outcomes: Vec<(String, Result<(), ProgramError>)> = thread::scope(|scope| {
         let mut threads = Vec::new();
         for (name, program) in ebpf.programs_mut() {
             let name = name.to_owned();
             let internal = internal.iter().find(|probe| probe.program == name);
-            if !internal.map_or(files, |probe| probe.wanted) {
+            let asked = if api::PROGRAMS.contains(&name.as_str()) { events.api } else { events.file };
+            if !internal.map_or(asked, |probe| probe.wanted) {
                 continue;
             }
             threads.push((
@@ -212,6 +214,7 @@ fn verify(ebpf: &mut Ebpf, internal: &[Internal], files: bool) -> Result<(), Att
                 scope.spawn(move || match (program, internal) {
                     (Program::RawTracePoint(program), Some(_)) => program.load(),
                     (Program::TracePoint(program), None) => program.load(),
+                    (Program::UProbe(program), None) => program.load(),
                     _ => Err(ProgramError::UnexpectedProgramType),
                 }),
             ));
@@ -360,8 +363,8 @@ fn locked_down(log: &str) -> bool {
 
 /// The bytes of a value that has no padding.
 #[expect(unsafe_code, reason = "the loader takes bytes for constants")]
-fn bytes_of<T>(value: &T) -> &[u8] {
-    // SAFETY: the three types that this is called with are `repr(C)` integers without padding, as knark-abi asserts.
+pub(super) fn bytes_of<T>(value: &T) -> &[u8] {
+    // SAFETY: the types that this is called with are `repr(C)` integers without padding, as knark-abi asserts.
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
 }
 

@@ -11,6 +11,7 @@ pub mod btf;
 pub mod cgroups;
 pub mod features;
 
+mod api;
 mod calls;
 mod counters;
 mod error;
@@ -27,16 +28,17 @@ mod record;
 mod tracefs;
 mod wanted;
 
+pub use api::ApiProbes;
 pub use calls::call_name;
 pub use cgroups::{CgroupVersion, Hierarchy, hierarchy};
 pub use counters::{Count, Counters};
 pub use error::{AttachError, MapError};
 pub use exec::{Ancestor, Ancestors, Args, Exec, ExecArgs, Upper};
 pub use file::{Open, PathCall, PathName, PathSource, Xattr};
-pub use knark_abi::{Op, kind, mark, text, walk};
-pub use plan::{Missing, ProbeState, ProbeStatus, Tier};
+pub use knark_abi::{Op, kind, mark, site, text, walk};
+pub use plan::{API_SERVER, Missing, ProbeState, ProbeStatus, Tier};
 pub use probes::{Events, Options, Probes, Scope, Verdict};
-pub use record::{Cgroup, Exit, Head, Inode, Record};
+pub use record::{Api, Cgroup, Exit, Head, Inode, Record};
 pub use wanted::Wanted;
 
 use wanted::Effects;

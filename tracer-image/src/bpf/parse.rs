@@ -2,10 +2,11 @@
 //! itself gives None.
 
 use knark_abi::{
-    self as abi, ArgsBody, CgroupBody, ExecBody, ExitBody, Header, Op, OpenBody, PathBody, PathPart, kind, mark, text,
+    self as abi, API_TEXTS, ApiBody, ArgsBody, CgroupBody, ExecBody, ExitBody, Header, Op, OpenBody, PathBody, PathPart, kind,
+    mark, text,
 };
 
-use super::{Ancestors, Cgroup, Exec, ExecArgs, Exit, Head, Inode, Open, PathCall, PathName, Record, Verdict, Xattr};
+use super::{Ancestors, Api, Cgroup, Exec, ExecArgs, Exit, Head, Inode, Open, PathCall, PathName, Record, Verdict, Xattr};
 
 /// Types that any bytes are a valid value of.
 ///
@@ -23,7 +24,7 @@ macro_rules! plain {
         )*
     };
 }
-plain!(Header, OpenBody, PathBody, ExecBody, ArgsBody, ExitBody, CgroupBody, abi::Ancestor);
+plain!(Header, ApiBody, OpenBody, PathBody, ExecBody, ArgsBody, ExitBody, CgroupBody, abi::Ancestor);
 
 /// What is left of a record.
 struct Bytes<'a>(&'a [u8]);
@@ -60,6 +61,7 @@ pub(super) fn record(bytes: &[u8]) -> Option<Record<'_>> {
             let body: ExitBody = rest.read()?;
             Record::Exit(Exit { head, status: body.status, lived_ns: body.lived_ns })
         }
+        kind::API => Record::Api(api(head, raw.op, rest)?),
         kind::CGROUP_MKDIR => Record::CgroupMkdir(cgroup(head, rest)?),
         kind::CGROUP_RMDIR => Record::CgroupRmdir(cgroup(head, rest)?),
         _ => return None,
@@ -121,6 +123,27 @@ fn exec(head: Head, mut rest: Bytes<'_>) -> Option<Exec<'_>> {
         args_total: body.args_total,
         ancestors,
         old_tid: body.old_tid,
+    })
+}
+
+fn api(head: Head, site: u8, mut rest: Bytes<'_>) -> Option<Api<'_>> {
+    let body: ApiBody = rest.read()?;
+    let mut texts: [&[u8]; API_TEXTS] = [b""; API_TEXTS];
+    for (text, length) in texts.iter_mut().zip(body.texts) {
+        if length & abi::api_text::FAULT == 0 {
+            *text = rest.take(usize::from(length & abi::api_text::LENGTH))?;
+        }
+    }
+    Some(Api {
+        head,
+        site,
+        goroutine: body.goroutine,
+        parent: body.parent,
+        status: body.status,
+        bytes: body.bytes,
+        texts,
+        marks: body.texts,
+        groups: body.groups,
     })
 }
 

@@ -1,5 +1,8 @@
 //! Which probes there are, and what became of each.
 
+/// What the names of probes in API servers begin with.
+pub const API_SERVER: &str = "API server";
+
 /// How much of the kernel a probe rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
@@ -48,6 +51,7 @@ impl ProbeStatus {
             "sched_process_exec" => "exec",
             "sched_process_exit" => "exit",
             "sched_process_fork" | "cgroup_mkdir" | "cgroup_rmdir" => "scope",
+            name if name.starts_with(API_SERVER) => "api",
             _ => "file",
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -11,10 +11,14 @@ use aya::{
     Ebpf,
     maps::{HashMap, Map, MapData, MapError as LoaderMapError, PerCpuArray, RingBuf},
 };
-use knark_abi::{kind, scope, verdict};
+use knark_abi::{ApiLayout, kind, scope, verdict};
 use rustix::event::epoll;
 
-use super::{AttachError, Count, Counters, Hierarchy, MapError, ProbeStatus, Record, Wanted, cgroups, info, link, load, parse};
+use super::{
+    ApiProbes, AttachError, Count, Counters, Hierarchy, MapError, ProbeStatus, Record, Wanted, api, cgroups, info, link, load,
+    parse,
+};
+use crate::api::binary::Site;
 
 /// What to attach.
 #[derive(Clone, Debug)]
@@ -38,7 +42,7 @@ impl Default for Options {
         Options {
             ring_bytes: 8 << 20,
             scope: Scope::default(),
-            events: Events { exec: true, file: true, exit: false },
+            events: Events { exec: true, file: true, exit: false, api: false },
             wanted: None,
             exclude_tgids: vec![std::process::id()],
             btf: None,
@@ -60,6 +64,7 @@ pub struct Scope {
 }
 
 /// Which events.
+#[expect(clippy::struct_excessive_bools, reason = "kinds are chosen independently of one another")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Events {
     /// Execs.
@@ -68,6 +73,8 @@ pub struct Events {
     pub file: bool,
     /// Exits.
     pub exit: bool,
+    /// Requests to the API servers that [`Probes::watch_api_server`] names.
+    pub api: bool,
 }
 
 /// What is done with the events of a control group.
@@ -167,6 +174,26 @@ impl Probes {
         unset(self.ebpf.map_mut("TGIDS"), tgid, PROCESSES)
     }
 
+    /// Attaches the probes for requests to an API server's executable, for all processes that run it.
+    pub fn attach_api(&mut self, executable: &Path, sites: &[Site]) -> Result<ApiProbes, AttachError> {
+        api::attach(&mut self.ebpf, executable, sites)
+    }
+
+    /// Takes them away.
+    pub fn detach_api(&mut self, probes: ApiProbes) {
+        api::detach(&mut self.ebpf, probes);
+    }
+
+    /// Has them report what this process does, in whose memory things lie so.
+    pub fn watch_api_server(&mut self, pid: u32, layout: &ApiLayout) -> Result<(), MapError> {
+        api::watch(&mut self.ebpf, pid, layout)
+    }
+
+    /// Has them report nothing more of it.
+    pub fn forget_api_server(&mut self, pid: u32) {
+        api::forget(&mut self.ebpf, pid);
+    }
+
     /// Hands out at most `max` records, oldest first, and says how many were taken from the ring. A record that can't be
     /// understood is left out and counted in [`Self::malformed`]. The bytes are the record's, for [`Record::parse`] at
     /// another time.
@@ -242,10 +269,12 @@ impl Probes {
         }
         link::settle();
         for (_, program) in self.ebpf.programs_mut() {
-            if let aya::programs::Program::RawTracePoint(program) = program {
-                // one that was never loaded has nothing to unload
-                let _ = program.unload();
-            }
+            // one that was never loaded has nothing to unload
+            let _ = match program {
+                aya::programs::Program::RawTracePoint(program) => program.unload(),
+                aya::programs::Program::UProbe(program) => program.unload(),
+                _ => Ok(()),
+            };
         }
         let mut links = std::mem::take(&mut self.enters);
         links.append(&mut self.exits);
@@ -319,7 +348,7 @@ fn typed<'a, K: aya::Pod>(map: Option<&'a mut Map>, what: &'static str) -> Resul
     map.ok_or(none).and_then(HashMap::try_from).map_err(|e| refused(e, what))
 }
 
-fn refused(e: LoaderMapError, what: &'static str) -> MapError {
+pub(super) fn refused(e: LoaderMapError, what: &'static str) -> MapError {
     match e {
         LoaderMapError::SyscallError(e) if e.io_error.raw_os_error() == Some(libc::E2BIG) => MapError::Full { what },
         LoaderMapError::SyscallError(e) => MapError::Kernel { what, source: e.io_error },

@@ -1,5 +1,7 @@
 //! Records as the rest of the program sees them. Every path and name is bytes, as the kernel gave them.
 
+use knark_abi::{API_GROUPS, API_GROUPS_MAX, API_TEXTS, api_text};
+
 use super::{Exec, ExecArgs, Open, PathCall, Verdict};
 
 /// One event, borrowed from the ring buffer.
@@ -15,6 +17,8 @@ pub enum Record<'a> {
     Path(PathCall<'a>),
     /// The last thread of a process ended.
     Exit(Exit),
+    /// A request to the Kubernetes API has come a step further.
+    Api(Api<'a>),
     /// A control group of the chosen hierarchy was made.
     CgroupMkdir(Cgroup<'a>),
     /// A control group of the chosen hierarchy was removed.
@@ -35,6 +39,7 @@ impl<'a> Record<'a> {
             Record::Open(r) => &r.head,
             Record::Path(r) => &r.head,
             Record::Exit(r) => &r.head,
+            Record::Api(r) => &r.head,
             Record::CgroupMkdir(r) | Record::CgroupRmdir(r) => &r.head,
         }
     }
@@ -132,6 +137,50 @@ impl Exit {
             0 => None,
             signal => Some(signal),
         }
+    }
+}
+
+/// A step of a request to the Kubernetes API, in an API server.
+#[derive(Clone, Debug)]
+pub struct Api<'a> {
+    /// The API server, and when.
+    pub head: Head,
+    /// See [`super::site`].
+    pub site: u8,
+    /// The goroutine.
+    pub goroutine: u64,
+    /// The one that started it.
+    pub parent: u64,
+    /// At the end: the HTTP status; 0 where none was written.
+    pub status: i64,
+    /// At the end: bytes of the response's body.
+    pub bytes: i64,
+    /// How many groups the user has.
+    pub groups: u32,
+    pub(super) texts: [&'a [u8]; API_TEXTS],
+    pub(super) marks: [u16; API_TEXTS],
+}
+
+impl<'a> Api<'a> {
+    /// The text in a place, which the site gives a meaning; empty where it can't be read.
+    pub fn text(&self, place: usize) -> &'a [u8] {
+        self.texts.get(place).copied().unwrap_or_default()
+    }
+
+    /// Whether that text isn't whole.
+    pub fn is_cut(&self, place: usize) -> bool {
+        self.marks.get(place).is_some_and(|mark| mark & (api_text::CUT | api_text::FAULT) != 0)
+    }
+
+    /// The user's groups, as many as the record holds.
+    pub fn groups(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
+        (API_GROUPS..).take((self.groups as usize).min(API_GROUPS_MAX)).map(|place| self.text(place))
+    }
+
+    /// Whether there were more, or one of them isn't whole.
+    pub fn groups_cut(&self) -> bool {
+        let places = API_GROUPS..API_GROUPS + (self.groups as usize).min(API_GROUPS_MAX);
+        self.groups as usize > API_GROUPS_MAX || places.into_iter().any(|place| self.is_cut(place))
     }
 }
 

@@ -30,7 +30,12 @@ pub fn options(plan: &Plan) -> Options {
             exes: host.exes.iter().map(|exe| exe.as_bytes().to_vec()).collect(),
         },
         // Execs are always needed: they tell what the processes of other events run.
-        events: Events { exec: true, file: plan.file && wanted.as_ref().is_none_or(Wanted::files), exit: plan.exit },
+        events: Events {
+            exec: true,
+            file: plan.file && wanted.as_ref().is_none_or(Wanted::files),
+            exit: plan.exit,
+            api: plan.api,
+        },
         wanted,
         ..Options::default()
     };

@@ -14,7 +14,7 @@ use std::{
 
 use knark_tracer::bpf::{Events, Op, Options, Probes, Record, Scope};
 
-pub const ALL: Events = Events { exec: true, file: true, exit: true };
+pub const ALL: Events = Events { exec: true, file: true, exit: true, api: false };
 
 /// What happened: the records, and what the work said.
 pub struct Story {

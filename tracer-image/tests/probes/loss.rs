@@ -149,7 +149,7 @@ fn a_ring_smaller_than_a_record_loses_it_and_says_so() {
     let mut probes = attach(&Options {
         ring_bytes: 4096,
         scope: Scope { tgids: true, ..Scope::default() },
-        events: Events { exec: true, file: false, exit: false },
+        events: Events { exec: true, file: false, exit: false, api: false },
         ..Options::default()
     });
     let long = "x".repeat(26_600);

@@ -10,7 +10,7 @@ use knark_tracer::bpf::{self, Events, Options, ProbeStatus, Probes, Record, Scop
 
 use crate::harness::{attach, c, open, run_as};
 
-const FILE: Events = Events { exec: false, file: true, exit: false };
+const FILE: Events = Events { exec: false, file: true, exit: false, api: false };
 
 /// A control group that goes with the test.
 struct Group(PathBuf);
@@ -138,7 +138,7 @@ fn a_program_that_runs_already_or_starts_later() {
     };
     let mut early = start("read x; : </proc/sys/kernel/hostname");
     let scope = Scope { exes: vec![c(&program).into_bytes()], ..Scope::default() };
-    let events = Events { exec: true, file: true, exit: false };
+    let events = Events { exec: true, file: true, exit: false, api: false };
     let mut probes = attach(&Options { scope, events, ..Options::default() });
     early.stdin.take();
     early.wait().unwrap();
@@ -161,7 +161,7 @@ fn a_program_that_runs_already_or_starts_later() {
 #[test]
 fn conditions_that_were_not_asked_for_are_refused() {
     let scope = Scope { tgids: true, ..Scope::default() };
-    let events = Events { exec: true, file: false, exit: false };
+    let events = Events { exec: true, file: false, exit: false, api: false };
     let mut probes = attach(&Options { scope, events, ..Options::default() });
     assert!(probes.set_cgroup(1, Verdict::Trace).is_err());
     assert!(probes.set_tgid(1).is_ok() && probes.remove_tgid(1).is_ok() && probes.remove_tgid(1).is_ok());

@@ -22,7 +22,7 @@ use knark_tracer::{
 
 use crate::harness::{Story, Work, attach, c, close, open, result, run};
 
-const FILE: Events = Events { exec: false, file: true, exit: false };
+const FILE: Events = Events { exec: false, file: true, exit: false, api: false };
 
 fn paths(paths: impl IntoIterator<Item = impl AsRef<Path>>) -> frame::Wanted {
     frame::Wanted::Paths(paths.into_iter().map(|path| path.as_ref().as_os_str().as_bytes().to_vec().into()).collect())

@@ -1,0 +1,36 @@
+//! What a request is about, and who makes it, as it is about to be authorised.
+
+use aya_ebpf::{macros::uprobe, programs::ProbeContext};
+use knark_abi::site;
+
+use crate::{
+    api::{TEXT_BYTES, URI_BYTES, layout, step, texts, user},
+    go::{argument, knark_api_groups},
+};
+
+/// Right after the call, in k8s.io/apiserver/pkg/endpoints/filters.withAuthorization.func1
+///
+/// match-proto: GetAuthorizerAttributes(ctx context.Context) (authorizer.Attributes, error)
+#[uprobe]
+pub fn api_attributes(ctx: ProbeContext) -> u32 {
+    let (attributes, error) = (argument(&ctx, 1), argument(&ctx, 2));
+    if error != 0 {
+        return 0;
+    }
+    let Some(layout) = layout() else { return 0 };
+    step(&ctx, site::ATTRIBUTES, layout, |number, _| {
+        let groups = user(number, layout, attributes + u64::from(layout.attributes_user));
+        texts!(number, attributes, 2, [
+            layout.attributes_verb => TEXT_BYTES,
+            layout.attributes_namespace => TEXT_BYTES,
+            layout.attributes_group => TEXT_BYTES,
+            layout.attributes_version => TEXT_BYTES,
+            layout.attributes_resource => TEXT_BYTES,
+            layout.attributes_subresource => TEXT_BYTES,
+            layout.attributes_name => TEXT_BYTES,
+            layout.attributes_path => URI_BYTES,
+        ]);
+        knark_api_groups(number, groups);
+    });
+    0
+}

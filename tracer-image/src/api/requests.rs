@@ -1,0 +1,373 @@
+//! What the probes tell of a request, step by step, joined into one item.
+//!
+//! A request comes in on a goroutine of its connection and ends there. In between it may run on a goroutine that this one has
+//! started: ordinary requests do, long-running ones don't.
+
+use std::collections::VecDeque;
+
+use knark_specs::frame::{Api, ApiDecision, ApiStage, ApiUser, Item};
+use rustc_hash::FxHashMap;
+
+use crate::{
+    batch,
+    bpf::{self, site},
+};
+
+/// All requests that are open together take about this much memory, in bytes; then the oldest are given up.
+const CAPACITY: usize = 24 << 20;
+/// A long-running request is told of when it has gone on for so long, in ns: one that is refused ends sooner.
+const SETTLED: u64 = 50_000_000;
+
+/// Requests that have begun and not ended.
+#[derive(Debug, Default)]
+pub struct Requests {
+    open: FxHashMap<Key, Open>,
+    /// In the order in which they began; those that have ended since are still there.
+    order: VecDeque<(Key, u64)>,
+    /// Long-running ones, not yet told of.
+    unsettled: VecDeque<(Key, u64)>,
+    bytes: usize,
+    next: u64,
+    given_up: u64,
+}
+
+/// Process and goroutine.
+pub type Key = (u32, u64);
+
+#[derive(Debug, Default)]
+struct Open {
+    number: u64,
+    begun_ns: u64,
+    head: Option<bpf::Head>,
+    method: Box<[u8]>,
+    uri: Box<[u8]>,
+    source: Box<[u8]>,
+    user_agent: Box<[u8]>,
+    audit_id: Box<[u8]>,
+    authenticated: Option<User>,
+    attributes: Option<Box<Attributes>>,
+    denied: bool,
+    truncated: Vec<&'static str>,
+    bytes: usize,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct User {
+    name: Box<[u8]>,
+    uid: Box<[u8]>,
+    groups: Vec<Box<[u8]>>,
+}
+
+#[derive(Debug, Default)]
+struct Attributes {
+    user: Option<User>,
+    verb: Box<[u8]>,
+    namespace: Box<[u8]>,
+    group: Box<[u8]>,
+    version: Box<[u8]>,
+    resource: Box<[u8]>,
+    subresource: Box<[u8]>,
+    name: Box<[u8]>,
+}
+
+impl Requests {
+    /// Takes a step; `process` is the slot of the API server. The item that it completes goes to `batch`; says whether there is one.
+    pub fn take(&mut self, step: &bpf::Api<'_>, process: u32, batch: &mut Vec<u8>) -> bool {
+        let key = (step.head.tgid, step.goroutine);
+        match step.site {
+            site::BEGIN => self.begin(key, step),
+            site::AUDIT_ID => self.learn(key, |open| open.audit_id = text(open, step, 0, "audit_id")),
+            site::USER => self.learn(self.outer(step), |open| open.authenticated = Some(user(open, step, "impersonator"))),
+            site::ATTRIBUTES => self.attributes(self.outer(step), step),
+            site::DENIED => self.learn(self.outer(step), |open| open.denied = true),
+            site::END => return self.end(key, step, process, code(step.status), batch),
+            // An HTTP/1 connection that no request had taken over has none open.
+            site::CLOSED => return self.end(key, step, process, SWITCHING, batch),
+            _ => {}
+        }
+        false
+    }
+
+    /// The next long-running request that has begun some time before `now_ns` and has not been told of, and whose it is.
+    pub fn settle(&mut self, now_ns: u64) -> Option<(Key, bpf::Head)> {
+        while let Some((key, number)) = self.unsettled.front().copied() {
+            let open = self.open.get(&key).filter(|open| open.number == number);
+            if open.is_some_and(|open| open.begun_ns.saturating_add(SETTLED) > now_ns) {
+                return None;
+            }
+            self.unsettled.pop_front();
+            if let Some(head) = open.filter(|open| !open.denied).and_then(|open| open.head) {
+                return Some((key, head));
+            }
+        }
+        None
+    }
+
+    /// Tells that it has begun.
+    pub fn tell(&self, key: Key, process: u32, batch: &mut Vec<u8>) {
+        if let Some(open) = self.open.get(&key) {
+            put(open, &Told { process, stage: ApiStage::Started, time_ns: open.begun_ns, code: None, bytes: None }, batch);
+        }
+    }
+
+    /// Since when (`CLOCK_BOOTTIME`, ns) there may be requests whose beginning has not been told yet.
+    pub fn unsettled_since(&self) -> Option<u64> {
+        let (key, number) = self.unsettled.front()?;
+        self.open.get(key).filter(|open| open.number == *number).map(|open| open.begun_ns)
+    }
+
+    /// Forgets the requests of a process that has gone. They ended with it, and nothing was seen of that.
+    pub fn forget(&mut self, pid: u32) {
+        let gone: Vec<Key> = self.open.keys().filter(|(tgid, _)| *tgid == pid).copied().collect();
+        for key in gone {
+            self.remove(key);
+            self.given_up += 1;
+        }
+    }
+
+    /// Requests that were given up since too many were open, or since their end was not seen.
+    pub fn given_up(&self) -> u64 {
+        self.given_up
+    }
+
+    /// Requests that have begun and not ended.
+    pub fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    fn begin(&mut self, key: Key, step: &bpf::Api<'_>) {
+        if self.remove(key).is_some() {
+            // Its end was lost.
+            self.given_up += 1;
+        }
+        self.next += 1;
+        let mut open = Open { number: self.next, begun_ns: step.head.boot_ns, head: Some(step.head), ..Open::default() };
+        open.method = text(&mut open, step, 0, "method");
+        open.uri = text(&mut open, step, 1, "path");
+        if open.truncated.last() == Some(&"path") && open.uri.contains(&b'?') {
+            open.truncated.pop();
+            open.truncated.push("query");
+        }
+        open.source = address(&text(&mut open, step, 2, "source")).into();
+        open.user_agent = text(&mut open, step, 3, "user_agent");
+        open.bytes = open.measure();
+        self.bytes += open.bytes;
+        self.order.push_back((key, open.number));
+        self.open.insert(key, open);
+        self.make_room();
+    }
+
+    fn attributes(&mut self, key: Key, step: &bpf::Api<'_>) {
+        let mut long = None;
+        self.learn(key, |open| {
+            let known = Attributes {
+                user: (!step.is_cut(0) || !step.text(0).is_empty()).then(|| user(open, step, "user")),
+                verb: text(open, step, 2, "verb"),
+                namespace: text(open, step, 3, "namespace"),
+                group: text(open, step, 4, "group"),
+                version: text(open, step, 5, "version"),
+                resource: text(open, step, 6, "resource"),
+                subresource: text(open, step, 7, "subresource"),
+                name: text(open, step, 8, "name"),
+            };
+            long = is_long_running(&known, &open.uri).then_some(open.number);
+            open.attributes = Some(Box::new(known));
+        });
+        self.unsettled.extend(long.map(|number| (key, number)));
+    }
+
+    fn end(&mut self, key: Key, step: &bpf::Api<'_>, process: u32, code: u16, batch: &mut Vec<u8>) -> bool {
+        let Some(open) = self.remove(key) else { return false };
+        let bytes = (step.site == site::END).then(|| u64::try_from(step.bytes).ok()).flatten();
+        let time_ns = step.head.boot_ns;
+        put(&open, &Told { process, stage: ApiStage::Complete, time_ns, code: Some(code), bytes }, batch);
+        true
+    }
+
+    /// The goroutine on which the request of this step came in.
+    fn outer(&self, step: &bpf::Api<'_>) -> Key {
+        let own = (step.head.tgid, step.goroutine);
+        if self.open.contains_key(&own) { own } else { (step.head.tgid, step.parent) }
+    }
+
+    /// Adds to what is known of a request; of one that began before the probes were there, nothing is.
+    fn learn(&mut self, key: Key, learn: impl FnOnce(&mut Open)) {
+        let Some(open) = self.open.get_mut(&key) else { return };
+        learn(open);
+        self.bytes -= std::mem::replace(&mut open.bytes, 0);
+        open.bytes = open.measure();
+        self.bytes += open.bytes;
+        self.make_room();
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Open> {
+        let open = self.open.remove(&key)?;
+        self.bytes -= open.bytes;
+        // What has ended is forgotten in its turn, and at last when it is most of what is there.
+        while self.order.len() > 2 * self.open.len() + 64 {
+            self.drop_ended();
+        }
+        Some(open)
+    }
+
+    fn make_room(&mut self) {
+        while self.bytes > CAPACITY
+            && let Some((key, number)) = self.order.pop_front()
+        {
+            if self.open.get(&key).is_some_and(|open| open.number == number) {
+                self.remove(key);
+                self.given_up += 1;
+            }
+        }
+    }
+
+    fn drop_ended(&mut self) {
+        self.order.retain(|(key, number)| self.open.get(key).is_some_and(|open| open.number == *number));
+    }
+}
+
+impl Open {
+    fn measure(&self) -> usize {
+        let Self { method, uri, source, user_agent, audit_id, authenticated, attributes, truncated, .. } = self;
+        let texts = method.len() + uri.len() + source.len() + user_agent.len() + audit_id.len();
+        let attributes = attributes.as_ref().map_or(0, |known| {
+            let Attributes { user, verb, namespace, group, version, resource, subresource, name } = &**known;
+            let texts = [verb, namespace, group, version, resource, subresource, name].map(|text| text.len());
+            size_of::<Attributes>() + texts.iter().sum::<usize>() + user.as_ref().map_or(0, User::measure)
+        });
+        // It is in two tables besides.
+        size_of::<Self>()
+            + 2 * size_of::<(Key, u64)>()
+            + texts
+            + attributes
+            + authenticated.as_ref().map_or(0, User::measure)
+            + size_of_val(truncated.as_slice())
+    }
+
+    /// Puts that a field isn't whole on record.
+    fn cut(&mut self, field: &'static str) {
+        if !self.truncated.contains(&field) {
+            self.truncated.push(field);
+        }
+    }
+}
+
+impl User {
+    fn measure(&self) -> usize {
+        let groups: usize = self.groups.iter().map(|group| size_of_val(group) + group.len()).sum();
+        self.name.len() + self.uid.len() + groups
+    }
+
+    /// Whether a request that this one authenticated for acts as somebody else. The groups that were authenticated may lack some that are
+    /// given to everybody.
+    fn is_other_than(&self, user: &Self) -> bool {
+        self.name != user.name || self.uid != user.uid || self.groups.iter().any(|group| !user.groups.contains(group))
+    }
+
+    fn item(&self) -> ApiUser<'_> {
+        ApiUser { name: &self.name, uid: &self.uid, groups: self.groups.iter().map(|group| (&**group).into()).collect() }
+    }
+}
+
+/// The status of a response that is none of HTTP's own, but of what took its connection over.
+const SWITCHING: u16 = 101;
+
+/// A handler that writes none gives 200.
+fn code(status: i64) -> u16 {
+    match status {
+        0 => 200,
+        status => u16::try_from(status).unwrap_or(0),
+    }
+}
+
+/// What is told besides.
+struct Told {
+    process: u32,
+    stage: ApiStage,
+    time_ns: u64,
+    code: Option<u16>,
+    bytes: Option<u64>,
+}
+
+fn put(open: &Open, told: &Told, batch: &mut Vec<u8>) {
+    let Told { process, stage, time_ns, code, bytes } = *told;
+    let none = Attributes::default();
+    let known = open.attributes.as_deref();
+    let authenticated = open.authenticated.as_ref();
+    let user = known.and_then(|known| known.user.as_ref()).or(authenticated);
+    let decision = match (stage, code) {
+        (ApiStage::Started, _) => None,
+        _ if open.denied => Some(ApiDecision::Denied),
+        _ if known.is_some() => Some(ApiDecision::Allowed),
+        (_, Some(401)) => Some(ApiDecision::Unauthenticated),
+        _ => None,
+    };
+    let id = format!("{}-{}-{}", open.head.map_or(0, |head| head.start_ns), open.begun_ns, open.number);
+    let Attributes { verb, namespace, group, version, resource, subresource, name, .. } = known.unwrap_or(&none);
+    let method = open.method.to_ascii_lowercase();
+    let item = Item::Api(Box::new(Api {
+        time_ns,
+        process,
+        stage,
+        request_id: &id,
+        verb: if known.is_some() { verb } else { &method },
+        group,
+        version,
+        resource,
+        subresource,
+        namespace,
+        name,
+        uri: &open.uri,
+        method: &open.method,
+        user: user.map(User::item),
+        impersonator: authenticated.filter(|real| user.is_some_and(|user| real.is_other_than(user))).map(User::item),
+        decision,
+        code,
+        received_ns: Some(open.begun_ns),
+        response_bytes: bytes,
+        source: &open.source,
+        user_agent: &open.user_agent,
+        audit_id: &open.audit_id,
+        request_body: None,
+        response_body: None,
+        truncated: open.truncated.clone(),
+    }));
+    batch::put(&item, batch);
+}
+
+fn text(open: &mut Open, step: &bpf::Api<'_>, place: usize, field: &'static str) -> Box<[u8]> {
+    if step.is_cut(place) {
+        open.cut(field);
+    }
+    step.text(place).into()
+}
+
+/// Of a step that tells of one: name, UID and groups.
+fn user(open: &mut Open, step: &bpf::Api<'_>, field: &'static str) -> User {
+    if step.is_cut(0) || step.is_cut(1) || step.groups_cut() {
+        open.cut(field);
+    }
+    User { name: step.text(0).into(), uid: step.text(1).into(), groups: step.groups().map(Box::from).collect() }
+}
+
+/// An address without its port, and an IPv6 address without its brackets.
+fn address(peer: &[u8]) -> &[u8] {
+    let host = peer.iter().rposition(|byte| *byte == b':').map_or(peer, |colon| &peer[..colon]);
+    host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]")).unwrap_or(host)
+}
+
+/// Requests that end when somebody wants them to. As the API server's own check tells them: by verb and subresource, and a log only
+/// where it is followed.
+fn is_long_running(known: &Attributes, uri: &[u8]) -> bool {
+    match (&*known.verb, &*known.subresource) {
+        (b"watch" | b"proxy", _) | (_, b"exec" | b"attach" | b"portforward" | b"proxy") => true,
+        (_, b"log") => {
+            let query = uri.splitn(2, |byte| *byte == b'?').nth(1).unwrap_or_default();
+            query.split(|byte| *byte == b'&').any(|part| matches!(part, b"follow=true" | b"follow=1" | b"follow"))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;
