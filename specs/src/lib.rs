@@ -20,6 +20,7 @@
 //! - [`foreign`]: the formats of the systems that came before.
 //! - [`typed`]: from YAML to typed values.
 //! - [`crd`]: policies as objects of a cluster.
+//! - [`request`]: what a request to the Kubernetes API is about.
 //! - [`linux`]: names of the kernel's numbers: open flags, errno, signals, modes.
 
 pub mod alert;
@@ -37,6 +38,7 @@ pub mod packs;
 pub mod path;
 pub mod policy;
 pub mod problem;
+pub mod request;
 pub mod structure;
 pub mod template;
 pub mod texts;

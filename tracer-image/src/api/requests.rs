@@ -5,7 +5,10 @@
 
 use std::collections::VecDeque;
 
-use knark_specs::frame::{Api, ApiDecision, ApiStage, ApiUser, Item};
+use knark_specs::{
+    frame::{Api, ApiDecision, ApiStage, ApiUser, Item},
+    request::Request,
+};
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -252,6 +255,25 @@ impl Open {
     }
 }
 
+impl Attributes {
+    /// As far as the request itself tells: of one that was answered before it was authorised.
+    fn of(method: &[u8], uri: &[u8]) -> Self {
+        let text = |bytes| String::from_utf8_lossy(bytes);
+        let Request { verb, group, version, resource, subresource, namespace, name } = Request::of(&text(method), &text(uri));
+        let bytes = |text: String| text.into_bytes().into();
+        Self {
+            user: None,
+            verb: bytes(verb),
+            namespace: bytes(namespace),
+            group: bytes(group),
+            version: bytes(version),
+            resource: bytes(resource),
+            subresource: bytes(subresource),
+            name: bytes(name),
+        }
+    }
+}
+
 impl User {
     fn measure(&self) -> usize {
         let groups: usize = self.groups.iter().map(|group| size_of_val(group) + group.len()).sum();
@@ -291,7 +313,6 @@ struct Told {
 
 fn put(open: &Open, told: &Told, batch: &mut Vec<u8>) {
     let Told { process, stage, time_ns, code, bytes } = *told;
-    let none = Attributes::default();
     let known = open.attributes.as_deref();
     let authenticated = open.authenticated.as_ref();
     let user = known.and_then(|known| known.user.as_ref()).or(authenticated);
@@ -303,14 +324,21 @@ fn put(open: &Open, told: &Told, batch: &mut Vec<u8>) {
         _ => None,
     };
     let id = format!("{}-{}-{}", open.head.map_or(0, |head| head.start_ns), open.begun_ns, open.number);
-    let Attributes { verb, namespace, group, version, resource, subresource, name, .. } = known.unwrap_or(&none);
-    let method = open.method.to_ascii_lowercase();
+    let guessed;
+    let known = match known {
+        Some(known) => known,
+        None => {
+            guessed = Attributes::of(&open.method, &open.uri);
+            &guessed
+        }
+    };
+    let Attributes { verb, namespace, group, version, resource, subresource, name, .. } = known;
     let item = Item::Api(Box::new(Api {
         time_ns,
         process,
         stage,
         request_id: &id,
-        verb: if known.is_some() { verb } else { &method },
+        verb,
         group,
         version,
         resource,
