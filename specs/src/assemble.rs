@@ -16,6 +16,10 @@ use crate::{
 /// All definitions of a node take this much memory at most, in bytes. A tracer keeps to much less.
 const CAPACITY: usize = 128 << 20;
 
+/// So many notes are kept until they are taken, each of so many characters.
+const NOTES: usize = 64;
+const NOTE: usize = 1024;
+
 /// One node's definitions.
 #[derive(Debug)]
 pub struct Assembler {
@@ -27,6 +31,7 @@ pub struct Assembler {
     pods: HashMap<String, Arc<frame::Pod>>,
     /// How much memory all of them take.
     bytes: usize,
+    notes: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -84,7 +89,13 @@ impl Assembler {
             containers: Vec::new(),
             pods: HashMap::new(),
             bytes: 0,
+            notes: Vec::new(),
         }
+    }
+
+    /// What the user has to know of the events so far, and was not given before.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
     }
 
     /// Takes over the clock that the tracer's status tells.
@@ -168,6 +179,12 @@ impl Assembler {
             Item::Process(process) => self.define_process(&process),
             Item::Pod(pod) => self.set_pod(Arc::new(pod)),
             Item::Changed(changed) => self.change_process(&changed),
+            Item::Note(note) => {
+                if self.notes.len() < NOTES {
+                    self.notes.push(note.chars().take(NOTE).collect());
+                }
+                Ok(())
+            }
             Item::Exec(_) | Item::File(_) | Item::Exit(_) | Item::Api(_) => Ok(()),
         }
     }

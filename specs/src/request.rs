@@ -28,8 +28,7 @@ impl Request {
         let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
         let path = decoded(path);
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-        Self::of_resource(method, &parts, query)
-            .unwrap_or_else(|| Self { verb: method.to_ascii_lowercase(), ..Self::default() })
+        Self::of_resource(method, &parts, query).unwrap_or_else(|| Self { verb: method.to_ascii_lowercase(), ..Self::default() })
     }
 
     fn of_resource(method: &str, parts: &[&str], query: &str) -> Option<Self> {
@@ -44,7 +43,9 @@ impl Request {
             rest => (verb(method), rest),
         };
         let (namespace, rest) = match rest {
-            ["namespaces", namespace, rest @ ..] if !rest.is_empty() && !matches!(rest[0], "status" | "finalize") => (*namespace, rest),
+            ["namespaces", namespace, rest @ ..] if !rest.is_empty() && !matches!(rest[0], "status" | "finalize") => {
+                (*namespace, rest)
+            }
             // The namespace itself is what it is about.
             ["namespaces", namespace, ..] => (*namespace, rest),
             rest => ("", rest),
@@ -68,11 +69,17 @@ impl Request {
     /// Without a name it is about many, or about one that is selected by its name.
     fn of_many(&mut self, query: &str) {
         let parameter = |name: &str| {
-            query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))).find(|(key, _)| *key == name).map(|(_, value)| value)
+            query
+                .split('&')
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| value)
         };
         match self.verb.as_str() {
             // A parameter without a value means yes, and so does anything but 0 and false.
-            "get" if parameter("watch").is_some_and(|value| !matches!(value, "0" | "false")) => "watch".clone_into(&mut self.verb),
+            "get" if parameter("watch").is_some_and(|value| !matches!(value, "0" | "false")) => {
+                "watch".clone_into(&mut self.verb)
+            }
             "get" => "list".clone_into(&mut self.verb),
             "delete" => "deletecollection".clone_into(&mut self.verb),
             _ => {}

@@ -12,7 +12,7 @@ use std::{
 use knark_specs::frame::{Ending, Hello, Plan, PodVerdict, Probe, Stage, Status, Up};
 
 use crate::{
-    api::requests::Requests,
+    api::{plausible::Judge, requests::Requests},
     batch,
     bpf::{self, AttachError, MapError, ProbeState, Probes, Record, Wanted},
     clock,
@@ -115,6 +115,8 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
             batch: Vec::with_capacity(batch::FULL * 2),
             sent: 0,
             requests: Requests::default(),
+            judge: Judge::default(),
+            condemned: Vec::new(),
             requests_sent: 0,
             filtered: 0,
             incomplete: false,
@@ -248,6 +250,10 @@ struct Tracer {
     batch: Vec<u8>,
     sent: u64,
     requests: Requests,
+    /// Whether API servers are what they seem.
+    judge: Judge,
+    /// Those that aren't: the process, and the field that can't be.
+    condemned: Vec<(u32, &'static str)>,
     /// Those of `sent` that are requests.
     requests_sent: u64,
     filtered: u64,

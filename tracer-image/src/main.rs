@@ -54,6 +54,7 @@ fn run() -> anyhow::Result<()> {
         (Some("serve" | "local"), None) => bail!("--key is missing\n\n{USAGE}"),
         (Some("connect"), _) => knark_tracer::connect::run(),
         (Some("doctor"), _) => knark_tracer::doctor::run(),
+        (Some(knark_tracer::api::inspection::VERB), _) => knark_tracer::api::inspection::answer(),
         (Some("version"), _) => {
             println!("knark-tracer {} (protocol {})", env!("CARGO_PKG_VERSION"), knark_specs::PROTOCOL);
             Ok(())

@@ -195,6 +195,10 @@ impl Flow {
             shown = self.pop(now);
             shown.is_ok() && self.has_room()
         });
+        for note in assembler.take_notes() {
+            let name = &self.nodes[at].name;
+            self.progress.warn(&format!("node {name}: {note}"));
+        }
         self.nodes[at].assembler = Some(assembler);
         match fed {
             Ok(read) => {

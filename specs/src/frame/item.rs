@@ -31,6 +31,9 @@ pub enum Item<'b> {
     /// A request to the Kubernetes API. Boxed: it is far larger than the others.
     #[n(7)]
     Api(#[cbor(n(0), borrow = "'b")] Box<Api<'b>>),
+    /// What the user has to know of the events around it: what came to be traced, or is traced no more, and what is missing.
+    #[n(8)]
+    Note(#[n(0)] &'b str),
 }
 
 /// What may change of a process while it runs one program.

@@ -77,6 +77,7 @@ pub mod server {
 /// process.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[expect(missing_docs, reason = "the names are those of the Go types: type, then field")]
 pub struct ApiLayout {
     /// Address of the method that tells a `user.DefaultInfo` from other users.

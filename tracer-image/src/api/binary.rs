@@ -1,7 +1,7 @@
 //! What is known of a build of the API server: where the probes go and where in its memory what they read lies. Told by the program
 //! itself, whose tables of functions and types outlast stripping; nothing is assumed of a version.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use gobin::{
     GoBinary,
@@ -11,6 +11,7 @@ use gobin::{
     },
 };
 use knark_abi::{ApiLayout, server};
+use serde::{Deserialize, Serialize};
 
 use super::code::{self, Call, Machine};
 
@@ -22,7 +23,7 @@ const MAX_CODE: usize = 64 << 10;
 const MAX_COPIES: usize = 4;
 
 /// A build.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Build {
     /// The version of its main module, such as `v1.34.4`; empty where it doesn't say.
     pub version: String,
@@ -35,10 +36,10 @@ pub struct Build {
 }
 
 /// A place for a probe.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Site {
     /// The program that goes there.
-    pub program: &'static str,
+    pub program: Cow<'static, str>,
     /// In the file, in bytes.
     pub offset: u64,
 }
@@ -84,7 +85,7 @@ fn sites(functions: &Functions<'_>) -> Result<(Vec<Site>, [bool; server::COUNT])
     let api = |name: &str| format!("{APISERVER}{name}");
     let mut sites = Vec::new();
     let mut add = |program, found: Result<Vec<u64>, Misfit>| -> Result<(), Misfit> {
-        sites.extend(found?.into_iter().map(|offset| Site { program, offset }));
+        sites.extend(found?.into_iter().map(|offset| Site { program: Cow::Borrowed(program), offset }));
         Ok(())
     };
     add("api_begin", functions.closures("withAuditInit", |one| functions.arguments(one)))?;

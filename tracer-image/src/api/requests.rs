@@ -91,6 +91,15 @@ impl Requests {
         false
     }
 
+    /// Gives up the request of a step that makes no sense.
+    pub fn discard(&mut self, step: &bpf::Api<'_>) {
+        for key in [(step.head.tgid, step.goroutine), self.outer(step)] {
+            if self.remove(key).is_some() {
+                self.given_up += 1;
+            }
+        }
+    }
+
     /// The next long-running request that has begun some time before `now_ns` and has not been told of, and whose it is.
     pub fn settle(&mut self, now_ns: u64) -> Option<(Key, bpf::Head)> {
         while let Some((key, number)) = self.unsettled.front().copied() {

@@ -30,18 +30,18 @@ pub(super) const PROGRAMS: [&str; 9] = [
 
 /// Probes in one executable; they stay until [`detach`].
 #[derive(Debug, Default)]
-pub struct ApiProbes(Vec<(&'static str, UProbeLinkId)>);
+pub struct ApiProbes(Vec<(String, UProbeLinkId)>);
 
 /// Attaches the programs to their places in the executable that the path leads to.
 pub(super) fn attach(ebpf: &mut Ebpf, executable: &Path, sites: &[Site]) -> Result<ApiProbes, AttachError> {
     let mut probes = ApiProbes::default();
     for site in sites {
-        let attached = match ebpf.program_mut(site.program) {
+        let attached = match ebpf.program_mut(&site.program) {
             Some(Program::UProbe(program)) => program.attach(site.offset, executable, UProbeScope::AllProcesses),
             _ => Err(ProgramError::UnexpectedProgramType),
         };
         match attached {
-            Ok(link) => probes.0.push((site.program, link)),
+            Ok(link) => probes.0.push((site.program.to_string(), link)),
             Err(e) => {
                 detach(ebpf, probes);
                 let what = format!("attaching {} to {} at {:#x}", site.program, executable.display(), site.offset);
@@ -55,7 +55,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, executable: &Path, sites: &[Site]) -> Resu
 /// Takes them away.
 pub(super) fn detach(ebpf: &mut Ebpf, probes: ApiProbes) {
     for (name, link) in probes.0 {
-        if let Some(Program::UProbe(program)) = ebpf.program_mut(name) {
+        if let Some(Program::UProbe(program)) = ebpf.program_mut(&name) {
             // A link that is gone already is what is wanted.
             let _ = program.detach(link);
         }

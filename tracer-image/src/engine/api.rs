@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use knark_specs::frame::Probe;
+use knark_specs::frame::{Item, Probe, Target};
 
 use super::Tracer;
 use crate::{
-    api::servers::{News, Servers},
+    api::{
+        plausible,
+        servers::{News, Servers},
+    },
     batch,
     bpf::{self, API_SERVER, Probes},
 };
@@ -14,31 +17,37 @@ use crate::{
 /// How often API servers are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long the beginning waits for programs to be looked into; of those that take longer it is told later.
+const PATIENCE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(20);
+
 /// Watches for API servers, where that is asked for.
 pub struct Watch {
     servers: Option<Servers>,
     looked: Instant,
-    first: Vec<News>,
+    told: Vec<Probe>,
 }
 
 impl Watch {
     /// Attaches to those that run.
     pub fn begin(tracer: &mut Tracer, probes: &mut Probes) -> Self {
         let mut servers = tracer.plan.api.then(Servers::default);
-        let first = servers.as_mut().map(|servers| servers.look(probes)).unwrap_or_default();
-        Self { servers, looked: Instant::now(), first }
+        let mut first = servers.as_mut().map(|servers| servers.look(probes)).unwrap_or_default();
+        let until = Instant::now() + PATIENCE;
+        while let Some(servers) = servers.as_mut().filter(|servers| servers.is_waiting() && Instant::now() < until) {
+            std::thread::sleep(POLL);
+            first.extend(servers.look(probes));
+        }
+        // Of a cluster's nodes only few run one.
+        let alone = servers.is_some() && first.is_empty() && matches!(tracer.plan.target, Target::Host(_));
+        let mut told: Vec<Probe> = first.into_iter().filter_map(probe).collect();
+        told.extend(alone.then(|| missing(API_SERVER.to_owned(), "none runs here".to_owned())));
+        Self { servers, looked: Instant::now(), told }
     }
 
     /// What became of those that ran at the beginning.
     pub fn probes(&mut self) -> Vec<Probe> {
-        let probe = |news| match news {
-            News::Traced(name) => Some(Probe { name: format!("{API_SERVER} {name}"), serves: "api".into(), missing: None }),
-            News::Refused(name, why) => {
-                Some(Probe { name: format!("{API_SERVER} {name}"), serves: "api".into(), missing: Some(why) })
-            }
-            News::Gone(_) => None,
-        };
-        std::mem::take(&mut self.first).into_iter().filter_map(probe).collect()
+        std::mem::take(&mut self.told)
     }
 
     /// Looks for those that have come or gone since.
@@ -48,9 +57,27 @@ impl Watch {
             return;
         }
         self.looked = Instant::now();
+        for (pid, field) in std::mem::take(&mut tracer.condemned) {
+            servers.refuse(pid, probes);
+            tracer.requests.forget(pid);
+            tracer.note(&format!(
+                "{API_SERVER} {pid} is no longer traced: what was read as its requests' {field} can't be that, so this version of knark \
+                 doesn't know its build"
+            ));
+        }
         for news in servers.look(probes) {
-            if let News::Gone(pid) = news {
-                tracer.requests.forget(pid);
+            match news {
+                News::Traced(name) => {
+                    tracer.note(&format!("{API_SERVER} {name} is traced from now on; what it did before was not seen"))
+                }
+                News::Refused(name, why) => {
+                    tracer.note(&format!("{API_SERVER} {name} can't be traced, so its requests are missed: {why}"));
+                }
+                News::Gone(pid) => {
+                    tracer.requests.forget(pid);
+                    tracer.judge.forget(pid);
+                    tracer.note(&format!("{API_SERVER} {pid} has ended"));
+                }
             }
         }
     }
@@ -59,6 +86,13 @@ impl Watch {
 impl Tracer {
     /// A request's step: of every API server, whoever the target is.
     pub(super) fn take_step(&mut self, step: &bpf::Api<'_>) {
+        let odd = plausible::odd(step);
+        if self.judge.condemns(step.head.tgid, odd.is_some()) && !self.condemned.iter().any(|(pid, _)| *pid == step.head.tgid) {
+            self.condemned.push((step.head.tgid, odd.unwrap_or("request")));
+        }
+        if odd.is_some() {
+            return self.requests.discard(step);
+        }
         let process = self.api_server(&step.head);
         if self.requests.take(step, process, &mut self.batch) {
             self.count_request();
@@ -78,6 +112,10 @@ impl Tracer {
         self.requests.unsettled_since().unwrap_or(u64::MAX)
     }
 
+    fn note(&mut self, text: &str) {
+        batch::put(&Item::Note(text), &mut self.batch);
+    }
+
     fn count_request(&mut self) {
         self.requests_sent += 1;
         self.sent += 1;
@@ -87,4 +125,16 @@ impl Tracer {
         let container = self.containers.slot(head.cgroup, &mut self.batch);
         self.processes.slot(head, container, &mut self.batch)
     }
+}
+
+fn probe(news: News) -> Option<Probe> {
+    match news {
+        News::Traced(name) => Some(Probe { name: format!("{API_SERVER} {name}"), serves: "api".into(), missing: None }),
+        News::Refused(name, why) => Some(missing(format!("{API_SERVER} {name}"), why)),
+        News::Gone(_) => None,
+    }
+}
+
+fn missing(name: String, why: String) -> Probe {
+    Probe { name, serves: "api".into(), missing: Some(why) }
 }

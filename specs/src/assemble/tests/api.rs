@@ -51,6 +51,18 @@ fn a_request_is_told_with_all_that_is_known() {
 }
 
 #[test]
+fn notes_are_kept_until_they_are_taken() {
+    let mut assembler = Assembler::new(event::Node { name: "n1".into(), clock_offset_ns: 0 }, &HELLO);
+    let long = "x".repeat(5000);
+    let mut items = vec![Item::Note("an API server has ended"), Item::Note(&long)];
+    items.extend(std::iter::repeat_n(Item::Note("again"), 100));
+    assembler.feed(&bytes(&items), |event| panic!("{event:?}")).unwrap();
+    let notes = assembler.take_notes();
+    assert_eq!((notes.len(), notes[0].as_str(), notes[1].len()), (64, "an API server has ended", 1024));
+    assert!(assembler.take_notes().is_empty());
+}
+
+#[test]
 fn the_beginning_of_a_request_has_no_latency() {
     let api = Api { process: 3, stage: ApiStage::Started, time_ns: 9, received_ns: Some(9), ..Api::default() };
     check(
