@@ -93,7 +93,7 @@ pub struct Case<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
     /// Not one of the kinds of events, or more than one.
-    #[error("an event holds exactly one of `exec`, `file` and `exit`; this one holds {0}")]
+    #[error("an event holds exactly one of `exec`, `file`, `exit` and `api`; this one holds {0}")]
     Kind(usize),
     /// A value is not what its field takes.
     #[error("the event{} can't be read: {problem}", if field.is_empty() { String::new() } else { format!("'s `{field}`") })]
@@ -161,14 +161,14 @@ impl CaseFile {
 
 /// The event of which only some fields are given, in the form of `-o json`.
 ///
-/// What is left out: `type` is that of the field `exec`, `file` or `exit` that is there; `comm`, `args` and the name that was
+/// What is left out: `type` is that of the field `exec`, `file`, `exit` or `api` that is there; `comm`, `args` and the name that was
 /// executed follow `process.exe`; a syscall is called as the operation, and it succeeded; user and group are 0. A process is
 /// outside of any pod unless there is `kubernetes` or `container`; either brings the other with it.
 ///
 /// # Errors
 /// See [`EventError`]. A field that no event has is one.
 pub fn event(partial: &Map<String, Value>) -> Result<Event, EventError> {
-    let kinds: Vec<_> = ["exec", "file", "exit"].into_iter().filter(|kind| partial.contains_key(*kind)).collect();
+    let kinds: Vec<_> = ["exec", "file", "exit", "api"].into_iter().filter(|kind| partial.contains_key(*kind)).collect();
     let &[kind] = kinds.as_slice() else { return Err(EventError::Kind(kinds.len())) };
     let partial = &Value::Object(partial.clone());
     let mut whole = plain(kind, partial);
@@ -178,6 +178,7 @@ pub fn event(partial: &Map<String, Value>) -> Result<Event, EventError> {
     match kind {
         "exec" => part::<event::Exec>(&whole, kind)?,
         "exit" => part::<event::Exit>(&whole, kind)?,
+        "api" => part::<event::Api>(&whole, kind)?,
         _ => part::<event::File>(&whole, kind)?,
     }
     let event: Event =
@@ -206,7 +207,7 @@ fn part<T: serde::de::DeserializeOwned>(event: &Value, field: &str) -> Result<()
 /// All fields that an event must have, with values that say nothing.
 fn plain(kind: &str, partial: &Value) -> Value {
     let text = |pointer: &str| partial.pointer(pointer).and_then(Value::as_str);
-    let exe = text("/process/exe").unwrap_or("/usr/bin/true");
+    let exe = text("/process/exe").unwrap_or(if kind == "api" { "/usr/local/bin/kube-apiserver" } else { "/usr/bin/true" });
     let name = exe.rsplit('/').next().unwrap_or_default();
     // A process's name holds 15 bytes.
     let comm = &name[..name.floor_char_boundary(15)];
@@ -221,6 +222,10 @@ fn plain(kind: &str, partial: &Value) -> Value {
     event[kind] = match kind {
         "exec" => json!({ "filename": exe, "mode": "0755", "uid": 0, "gid": 0, "inode": "1", "device": "8:1" }),
         "exit" => json!({ "duration_ns": "0" }),
+        "api" => json!({
+            "stage": "complete", "request_id": "1", "verb": "get", "group": "", "version": "v1", "resource": "",
+            "subresource": "", "namespace": "", "name": "", "path": "/", "query": "",
+        }),
         _ => {
             let op = text("/file/op").unwrap_or("open");
             let syscall = if matches!(op, "create" | "write-open") { "open" } else { op };

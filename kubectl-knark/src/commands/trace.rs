@@ -254,20 +254,11 @@ impl Args {
             );
             return Ok(None);
         };
-        let unseen: Vec<_> = set.policies.api_rules().map(|rule| rule.name.as_str()).collect();
-        if !unseen.is_empty() {
-            let text = format!(
-                "requests to the Kubernetes API are not seen by this version, but these rules are about them: {}",
-                unseen.join(", ")
-            );
-            if !self.rules.best_effort {
-                return Err(UsageError::because(format!("{text}: leave them out, or say --best-effort to trace the others")));
-            }
-            crate::exit::say(&format!("warning: {text}\n"));
-        }
-        for (kind, wanted, name) in
-            [(Kind::Exec, set.policies.wants_execs(), "exec"), (Kind::File, set.policies.wants_files(), "file")]
-        {
+        for (kind, wanted, name) in [
+            (Kind::Exec, set.policies.wants_execs(), "exec"),
+            (Kind::File, set.policies.wants_files(), "file"),
+            (Kind::Api, set.policies.wants_api(), "api"),
+        ] {
             if wanted && !self.on.is_empty() && !self.on.contains(&kind) {
                 crate::exit::say(&format!("warning: --on leaves out {name}, so rules about it never match\n"));
             }
@@ -299,8 +290,11 @@ impl Args {
         let by_default = |kind| match (kind, fixed) {
             (Kind::Exec, Some(policies)) => policies.wants_execs(),
             (Kind::File, Some(policies)) => policies.wants_files(),
+            (Kind::Api, Some(policies)) => policies.wants_api(),
             (Kind::Exec | Kind::File, None) => true,
-            (Kind::Exit | Kind::Api, _) => false,
+            // With --watch, rules on api may come later.
+            (Kind::Api, None) => policies.is_some(),
+            (Kind::Exit, _) => false,
         };
         let on = |kind| if self.on.is_empty() { by_default(kind) } else { self.on.contains(&kind) };
         Plan {

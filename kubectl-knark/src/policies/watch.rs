@@ -107,10 +107,8 @@ fn change(set: Set, policies: &watch::Sender<Arc<Policies>>) -> String {
     if rules == 0 {
         return "the policies have changed and have no rules; the ones before stay in force".to_owned();
     }
-    let unseen = set.policies.api_rules().count();
-    let unseen = if unseen > 0 { format!(", but no probe sees what {unseen} of them are about") } else { String::new() };
     policies.send_replace(Arc::new(set.policies));
-    format!("the policies have changed; rules in force now: {rules}{unseen}\n{complaints}")
+    format!("the policies have changed; rules in force now: {rules}\n{complaints}")
 }
 
 /// All files, with what changes when they do.

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     ApiMatch, ContainerSelector, ExecMatch, FileMatch, ModeProperty, NamespaceSelector, ProcessMatch, Rule as Written,
     TracePolicy,
-    conditions::{Exec, FileOperation, Process, Subject},
+    conditions::{Exec, FileOperation, Process, Request, Subject},
+    facts::ApiField,
     matcher::{Except, Names, Policies, Policy, Rule, RuleId},
     pattern::{PathPattern, PatternError, PatternId, TextPattern},
 };
@@ -13,12 +14,32 @@ use crate::{
     cel::Condition,
     frame::FileOp,
     problem::{Level, Problem},
+    structure::suggest,
     template::Template,
     yaml::Node,
 };
 
 /// Lists that policies share, by name.
 pub type Lists = BTreeMap<String, Vec<String>>;
+
+/// The verbs of the API server's own resources.
+const VERBS: [&str; 15] = [
+    "get",
+    "list",
+    "watch",
+    "create",
+    "update",
+    "patch",
+    "delete",
+    "deletecollection",
+    "approve",
+    "bind",
+    "escalate",
+    "impersonate",
+    "post",
+    "put",
+    "head",
+];
 
 /// How many items of a list count.
 const ITEMS_AT_MOST: usize = 20_000;
@@ -129,6 +150,16 @@ impl<'c> Compiler<'c> {
             }
             rules.extend(self.rule(number, rule, &field));
         }
+        let asks = spec.rules.iter().any(|rule| rule.api.is_some());
+        for (name, _) in
+            [("pods", spec.pods.is_some()), ("containers", spec.containers.is_some())].iter().filter(|(_, is)| asks && *is)
+        {
+            self.warning(
+                &format!("spec.{name}"),
+                format!("`{name}` does not apply to rules on api: a request is in no pod"),
+                "`namespaces` does apply: it is about the object's namespace; say the rest in the rule",
+            );
+        }
         for unused in self.own.keys().filter(|name| !self.used.contains(*name)).cloned().collect::<Vec<_>>() {
             self.warning(
                 &format!("spec.lists.{unused}"),
@@ -154,10 +185,15 @@ impl<'c> Compiler<'c> {
             (Some(exec), None, None) => Subject::Exec(self.exec(exec, &format!("{field}.exec"))),
             (None, Some(file), None) => Subject::File(self.file(file, &format!("{field}.file"))),
             (None, None, Some(api)) => {
-                self.api(api, &format!("{field}.api"));
-                let text = "no probe of this version sees requests to the Kubernetes API, so the rule never matches".to_owned();
-                self.warning(&format!("{field}.api"), text, "`trace` refuses it unless --best-effort is given");
-                Subject::Api
+                if rule.process.is_some() {
+                    let text = "the process of a request is the API server itself".to_owned();
+                    self.warning(
+                        &format!("{field}.process"),
+                        text,
+                        "say who made the request: api.users, or `where: api.user_agent ...`",
+                    );
+                }
+                Subject::Api(self.api(api, &format!("{field}.api")))
             }
             _ => {
                 self.error(
@@ -177,15 +213,15 @@ impl<'c> Compiler<'c> {
             let subject = match (&exception.exec, &exception.file) {
                 (Some(exec), None) => Subject::Exec(self.exec(exec, &format!("{field}.exec"))),
                 (None, Some(file)) => Subject::File(self.file(file, &format!("{field}.file"))),
-                (None, None) if exception.api.is_some() => {
-                    exception.api.iter().for_each(|api| self.api(api, &format!("{field}.api")));
-                    Subject::Api
-                }
+                (None, None) => match &exception.api {
+                    Some(api) => Subject::Api(self.api(api, &format!("{field}.api"))),
+                    None => Subject::Any,
+                },
                 _ => Subject::Any,
             };
             let same = matches!((&rule.exec, &subject), (_, Subject::Any) | (Some(_), Subject::Exec(_)))
                 || rule.file.is_some() && matches!(subject, Subject::File(_))
-                || rule.api.is_some() && matches!(subject, Subject::Api);
+                || rule.api.is_some() && matches!(subject, Subject::Api(_));
             if !same {
                 self.warning(
                     &field,
@@ -290,21 +326,35 @@ impl<'c> Compiler<'c> {
         }
     }
 
-    /// Checks what no event can be held against yet.
-    fn api(&mut self, api: &ApiMatch, field: &str) {
-        let ApiMatch { verbs, groups, resources, subresources, namespaces, names, users, user_groups, codes: _ } = api;
-        for (texts, name) in [
-            (verbs, "verbs"),
-            (groups, "groups"),
-            (resources, "resources"),
-            (subresources, "subresources"),
-            (namespaces, "namespaces"),
-            (names, "names"),
-            (users, "users"),
-            (user_groups, "userGroups"),
-        ] {
-            self.texts(texts, &format!("{field}.{name}"));
+    fn api(&mut self, api: &ApiMatch, field: &str) -> Request {
+        for (at, resource) in api.resources.iter().enumerate().filter(|(_, resource)| !resource.starts_with("regex:")) {
+            if let Some((resource, subresource)) = resource.split_once('/') {
+                let text = "the rule can never match: a resource has no `/` in it".to_owned();
+                let help = format!("write `resources: [{resource}]` and `subresources: [{subresource}]`");
+                self.warning(&format!("{field}.resources[{at}]"), text, &help);
+            }
         }
+        for (at, verb) in api.verbs.iter().enumerate().filter(|(_, verb)| !VERBS.contains(&verb.as_str())) {
+            if let Some(meant) = suggest(verb, &VERBS).filter(|_| !verb.contains(':')) {
+                let text = format!("{verb:?} is none of the usual verbs");
+                self.warning(&format!("{field}.verbs[{at}]"), text, &format!("did you mean `{meant}`?"));
+            }
+        }
+        let texts = ApiField::ALL.map(|part| {
+            let texts = match part {
+                ApiField::Verb => &api.verbs,
+                ApiField::Group => &api.groups,
+                ApiField::Resource => &api.resources,
+                ApiField::Subresource => &api.subresources,
+                ApiField::Namespace => &api.namespaces,
+                ApiField::Name => &api.names,
+                ApiField::User => &api.users,
+                ApiField::UserGroup => &api.user_groups,
+            };
+            (part, self.texts(texts, &format!("{field}.{}", part.name())))
+        });
+        // What is asked for and can't be read is an error already, and no freedom.
+        Request { texts: texts.into_iter().filter(|(_, any)| !any.is_empty()).collect(), codes: api.codes.clone() }
     }
 
     fn namespaces(&mut self, selector: &NamespaceSelector) -> Names {

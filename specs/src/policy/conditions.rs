@@ -1,5 +1,7 @@
 //! The structured conditions of a rule, compiled: each says whether an event satisfies it, or which part does not.
 
+mod request;
+
 use super::{
     IdRange, ModeProperty, Origin, Owner, ResultMatch,
     facts::{Facts, bytes},
@@ -10,6 +12,8 @@ use crate::{
     frame::FileOp,
     linux::Mode,
 };
+
+pub use request::Request;
 
 /// The field of the rule that an event does not satisfy, such as `file.paths`.
 pub type Miss = &'static str;
@@ -43,8 +47,8 @@ pub enum Subject {
     Exec(Exec),
     /// A file operation.
     File(FileOperation),
-    /// A request to the Kubernetes API: no event tells of one yet.
-    Api,
+    /// A request to the Kubernetes API.
+    Api(Request),
     /// Anything; only an exception may say so little.
     Any,
 }
@@ -119,7 +123,8 @@ impl Subject {
             (Self::File(operation), What::File { file }) => operation.check(facts, file),
             (Self::Exec(_), _) => Err("exec"),
             (Self::File(_), _) => Err("file"),
-            (Self::Api, _) => Err("api"),
+            (Self::Api(request), What::Api { api }) => request.check(facts, api),
+            (Self::Api(_), _) => Err("api"),
         }
     }
 }
@@ -197,6 +202,7 @@ pub fn describe(miss: Miss, facts: &Facts<'_>) -> String {
     let process = &event.process;
     let file = match &event.what {
         What::File { file } => Some(&**file),
+        What::Api { api } if miss.starts_with("api.") => return request::describe(miss, api),
         What::Exec { .. } | What::Exit { .. } | What::Api { .. } => None,
     };
     let file_field = |text: fn(&File) -> String| file.map_or_else(String::new, text);

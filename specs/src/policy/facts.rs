@@ -1,5 +1,7 @@
 //! What rules ask of one event, each found out once and only when a rule asks.
 
+mod api;
+
 use std::{borrow::Cow, cell::OnceCell};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
@@ -10,6 +12,8 @@ use crate::{
     frame::FileOp,
     path,
 };
+
+pub use api::ApiField;
 
 /// The patterns of all rules.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +37,7 @@ pub struct Facts<'e> {
     namespace: OnceCell<Vec<PatternId>>,
     container: OnceCell<Vec<PatternId>>,
     xattr: OnceCell<Vec<PatternId>>,
+    api: [OnceCell<Vec<PatternId>>; ApiField::ALL.len()],
 }
 
 /// The bytes of a text that may not have been UTF-8.
@@ -57,6 +62,7 @@ impl<'e> Facts<'e> {
             namespace: OnceCell::new(),
             container: OnceCell::new(),
             xattr: OnceCell::new(),
+            api: Default::default(),
         }
     }
 
@@ -103,8 +109,17 @@ impl<'e> Facts<'e> {
         self.args.get_or_init(|| self.texts((0..self.event.process.args.len()).map(|at| self.argument(at))))
     }
 
-    /// Text patterns that match the pod's namespace.
+    /// Text patterns that match a field of a request to the Kubernetes API.
+    pub fn api(&self, field: ApiField) -> &[PatternId] {
+        let What::Api { api } = &self.event.what else { return &[] };
+        self.api[field as usize].get_or_init(|| self.texts(field.texts(api).map(|text| Cow::Borrowed(text.as_bytes()))))
+    }
+
+    /// Text patterns that match the pod's namespace; of a request to the Kubernetes API, that of what it is about.
     pub fn namespace(&self) -> &[PatternId] {
+        if let What::Api { .. } = &self.event.what {
+            return self.api(ApiField::Namespace);
+        }
         let namespace = self.event.kubernetes.as_ref().map(|pod| Cow::Borrowed(pod.namespace.as_bytes()));
         self.namespace.get_or_init(|| self.texts(namespace.into_iter()))
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{
     LabelSelector, NamespaceSelector, Severity,
     conditions::{AnyOf, Process, Subject, describe},
-    facts::{Facts, Patterns},
+    facts::{ApiField, Facts, Patterns},
     pattern::PatternId,
 };
 use crate::{
@@ -84,6 +84,10 @@ pub struct Index {
     /// Rules that name neither, by the kind of event.
     execs: Vec<RuleId>,
     files: BTreeMap<FileOp, Vec<RuleId>>,
+    /// Rules about requests, by a pattern of the resource.
+    resources: HashMap<PatternId, Vec<RuleId>>,
+    /// Those that name no resource.
+    requests: Vec<RuleId>,
 }
 
 /// What the plugin knows of the places where events happen. What isn't known, such as in a recording, excludes nothing.
@@ -134,7 +138,16 @@ impl Index {
         let paths = match &rule.subject {
             Subject::Exec(exec) => &exec.paths,
             Subject::File(operation) => &operation.paths,
-            Subject::Api | Subject::Any => return,
+            Subject::Api(request) => {
+                for resource in request.resources() {
+                    self.resources.entry(*resource).or_default().push(id);
+                }
+                if request.resources().is_empty() {
+                    self.requests.push(id);
+                }
+                return;
+            }
+            Subject::Any => return,
         };
         let exes = rule.process.as_ref().map_or(&[][..], |process| &process.exes);
         match &rule.subject {
@@ -146,7 +159,7 @@ impl Index {
                     self.files.entry(*op).or_default().push(id);
                 }
             }
-            Subject::Exec(_) | Subject::Api | Subject::Any => self.execs.push(id),
+            Subject::Exec(_) | Subject::Api(_) | Subject::Any => self.execs.push(id),
         }
     }
 
@@ -154,7 +167,14 @@ impl Index {
         let mut rules = match &facts.event.what {
             What::Exec { .. } => self.execs.clone(),
             What::File { file } => self.files.get(&file.op).cloned().unwrap_or_default(),
-            What::Exit { .. } | What::Api { .. } => return Vec::new(),
+            What::Api { .. } => {
+                let resources = facts.api(ApiField::Resource).iter().filter_map(|pattern| self.resources.get(pattern));
+                let mut rules: Vec<_> = self.requests.iter().chain(resources.flatten()).copied().collect();
+                rules.sort_unstable();
+                rules.dedup();
+                return rules;
+            }
+            What::Exit { .. } => return Vec::new(),
         };
         if !self.subjects.is_empty() {
             rules.extend(facts.subject().iter().filter_map(|pattern| self.subjects.get(pattern)).flatten());
@@ -342,16 +362,24 @@ impl Policy {
             return Err("nodes");
         }
         let pod = facts.event.kubernetes.as_deref();
+        // A request is where its object is, not where the API server runs.
+        let (request, namespace) = match &facts.event.what {
+            What::Api { api } => (true, Some(&api.namespace).filter(|name| !name.is_empty())),
+            _ => (false, pod.map(|pod| &pod.namespace)),
+        };
         if let Some(namespaces) = &self.namespaces
-            && (pod.is_none() || !namespaces.take(facts.namespace()))
+            && (pod.is_none() && !request || !namespaces.take(facts.namespace()))
         {
             return Err("namespaces");
         }
         if let Some(selector) = &self.namespace_labels
-            && let Some(pod) = pod
-            && !known(around.namespace_labels(&pod.namespace), &|labels| selector.matches_labels(labels))
+            && (request || pod.is_some())
+            && !namespace.is_some_and(|name| known(around.namespace_labels(name), &|labels| selector.matches_labels(labels)))
         {
             return Err("namespaces");
+        }
+        if request {
+            return Ok(());
         }
         if let Some(pods) = &self.pods
             && pod.is_none_or(|pod| !known(pod.labels.as_ref(), &|labels| pods.matches(labels)))

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     conditions::{AnyOf, Subject},
-    matcher::{Policies, Rule},
+    matcher::Policies,
     pattern::PathPattern,
 };
 use crate::frame::{FileOp, Want, Wanted, WantedFile};
@@ -25,9 +25,9 @@ impl Policies {
         self.rules.iter().any(|rule| matches!(rule.subject, Subject::File(_)))
     }
 
-    /// The rules about requests to the Kubernetes API, which no probe of this version sees.
-    pub fn api_rules(&self) -> impl Iterator<Item = &Rule> {
-        self.rules.iter().filter(|rule| matches!(rule.subject, Subject::Api))
+    /// Whether any rule is about requests to the Kubernetes API.
+    pub fn wants_api(&self) -> bool {
+        self.rules.iter().any(|rule| matches!(rule.subject, Subject::Api(_)))
     }
 
     /// What the kernel is asked for.
@@ -43,7 +43,7 @@ impl Policies {
                         add(files.entry(*op).or_insert_with(|| Some(BTreeSet::new())), self.places(&operation.paths));
                     }
                 }
-                Subject::Api | Subject::Any => {}
+                Subject::Api(_) | Subject::Any => {}
             }
         }
         let mut by_places: BTreeMap<Places, Vec<FileOp>> = BTreeMap::new();

@@ -110,7 +110,8 @@ fn describe(rule: &Rule, text: &mut String) {
         }
     }
     if rule.api.is_some() {
-        text.push_str("    probe: none: this version does not see requests to the Kubernetes API\n");
+        text.push_str("    probes: uprobes in the API server, which tell of every request\n");
+        later.push("all of api");
     }
     later.extend(rule.process.is_some().then_some("process"));
     later.extend(rule.condition.is_some().then_some("where"));
@@ -154,8 +155,8 @@ fn missed(set: &Set, text: &mut String) {
     if !ops.is_empty() {
         notes.push("portable tier: what io_uring and 32-bit system calls do is not seen");
     }
-    if set.policies.api_rules().next().is_some() {
-        notes.push("rules on `api` never match in this version; `trace` refuses them unless --best-effort is given");
+    if set.policies.wants_api() {
+        notes.push("api: only requests to API servers that run on a traced node are seen, not those of a managed control plane");
     }
     if !notes.is_empty() {
         text.push_str("\nWhat is missed\n");
