@@ -1,6 +1,11 @@
-//! What `replay` shows of a recording. A live trace is filtered by the tracer, long before this.
+//! What is shown of a recording, and of requests to the Kubernetes API. All else of a live trace is filtered by the tracer, long
+//! before this.
+
+mod requests;
 
 use knark_specs::event::{Event, What};
+
+pub use requests::RequestFilter;
 
 /// Conditions, joined by and; the values of one are joined by or, and an empty list sets none.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -30,6 +35,8 @@ pub struct Filter {
     /// Paths of executables
     #[arg(long = "exe", value_name = "PATH", value_delimiter = ',')]
     pub exes: Vec<String>,
+    #[command(flatten)]
+    pub requests: RequestFilter,
 }
 
 /// `--on`
@@ -66,6 +73,10 @@ impl Filter {
             && any(&self.pids, |pid| process.pid == *pid || process.ancestors.iter().any(|a| a.pid == *pid))
             && any(&self.comms, |comm| process.comm == *comm || event.thread.as_ref().is_some_and(|t| t.comm == *comm))
             && any(&self.exes, |exe| process.exe == *exe)
+            && match &event.what {
+                What::Api { api } => self.requests.wants(api),
+                _ => true,
+            }
     }
 }
 

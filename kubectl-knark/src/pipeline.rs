@@ -33,6 +33,8 @@ pub struct Options {
     pub filter: Filter,
     /// Only events that match these policies are shown; `None`: all.
     pub alerts: Option<Alerts>,
+    /// Whether requests to the Kubernetes API are to be seen.
+    pub requests: Requests,
     /// Whether a match is to be told by the exit status.
     pub fail_on_match: bool,
     /// How many of them.
@@ -45,6 +47,17 @@ pub struct Options {
     pub live: bool,
     /// Whether the only node is this machine, so that its clock is ours.
     pub local: bool,
+}
+
+/// Whether requests to the Kubernetes API are to be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requests {
+    /// Nobody asked for them.
+    Unwanted,
+    /// Where they can't be seen, that is told.
+    Wanted,
+    /// Where they can't be seen, the trace is in vain.
+    Needed,
 }
 
 /// Runs until all nodes are gone. `stop` is turned true when they shall end: at the first signal, when enough was seen, or

@@ -11,7 +11,7 @@ use k8s_openapi::{
 };
 use serde_json::json;
 
-use super::selector::is_word;
+use super::{control_plane::Servers, selector::is_word};
 
 /// Bears the session's id.
 pub const SESSION: &str = "knark.dev/session";
@@ -34,6 +34,10 @@ const TTL_SECONDS: i32 = 30;
 /// /proc entries (SYS_PTRACE), read tracefs and container bundles of other users (DAC_READ_SEARCH).
 pub const CAPABILITIES: [&str; 4] = ["BPF", "PERFMON", "SYS_PTRACE", "DAC_READ_SEARCH"];
 
+/// What it may do besides on a node whose API server it traces: since Linux 6.16 (commit ba677dbe77af), and in stable kernels
+/// before, PERFMON isn't enough for uprobes.
+const SERVER_CAPABILITY: &str = "SYS_ADMIN";
+
 /// What the Jobs of a session have in common.
 #[derive(Debug, Clone)]
 pub struct Template {
@@ -49,6 +53,8 @@ pub struct Template {
     pub pull_policy: String,
     /// With which secrets.
     pub pull_secrets: Vec<String>,
+    /// Where API servers are traced.
+    pub servers: Servers,
     /// All capabilities instead of the fewest.
     pub privileged: bool,
     /// When the cluster itself ends it.
@@ -83,7 +89,8 @@ impl Template {
     /// The pod by itself, to ask admission about it.
     pub fn pod(&self, number: u32, node: &str) -> serde_json::Result<Pod> {
         let pull_secrets: Vec<_> = self.pull_secrets.iter().map(|name| json!({ "name": name })).collect();
-        let capabilities: &[&str] = if self.privileged { &[] } else { &CAPABILITIES };
+        let server = self.servers.are_on(node).then_some(SERVER_CAPABILITY);
+        let capabilities: Vec<&str> = CAPABILITIES.into_iter().chain(server).filter(|_| !self.privileged).collect();
         serde_json::from_value(json!({
             "metadata": {
                 "name": self.job_name(number),
@@ -178,6 +185,7 @@ mod tests {
             image: "example.com/tracer@sha256:abc".into(),
             pull_policy: "Never".into(),
             pull_secrets: vec!["mirror".into()],
+            servers: Servers::On(["server".to_owned()].into()),
             privileged: false,
             deadline: Duration::from_secs(90),
             public_key: "key=".into(),
@@ -208,6 +216,11 @@ mod tests {
         let context = pod.containers[0].security_context.clone().unwrap();
         assert_eq!((context.privileged, context.read_only_root_filesystem), (Some(false), Some(true)));
         assert_eq!(context.capabilities.unwrap().drop.unwrap(), ["ALL"]);
+        for (node, most) in [("n", "DAC_READ_SEARCH"), ("server", "SYS_ADMIN")] {
+            let pod = template().pod(0, node).unwrap().spec.unwrap();
+            let context = pod.containers[0].security_context.clone().unwrap();
+            assert_eq!(context.capabilities.unwrap().add.unwrap().last().map(String::as_str), Some(most));
+        }
         for volume in pod.volumes.unwrap() {
             let mounts = pod.containers[0].volume_mounts.as_ref().unwrap();
             assert!(mounts.iter().all(|m| m.name != volume.name || m.read_only == Some(true)), "{}", volume.name);

@@ -10,6 +10,7 @@
 mod cleanup;
 mod client;
 mod complete;
+mod control_plane;
 mod diagnose;
 mod error;
 mod examine;

@@ -313,7 +313,8 @@ pub async fn problem(cluster: &Cluster, name: &str) -> Result<Option<ResolveErro
     }
 }
 
-fn why_not_ready(node: &Node) -> Option<String> {
+/// Why nothing can be started on this node.
+pub fn why_not_ready(node: &Node) -> Option<String> {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     let Some(ready) = conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready") else {
         return Some("it has never reported".to_owned());

@@ -152,8 +152,8 @@ impl Session {
             let _ = self.out.send(Input::Warning(text)).await;
         }
         let mine = watch::Sender::new(pods::verdicts(&self.known.borrow(), &name));
-        let shared =
-            connection::Session { key: self.key, plan: self.plan, verdicts: mine.subscribe(), stop: self.stop.subscribe() };
+        let plan = Plan { api: self.tracers.servers().are_on(&name), ..self.plan };
+        let shared = connection::Session { key: self.key, plan, verdicts: mine.subscribe(), stop: self.stop.subscribe() };
         let traced = tokio::select! {
             traced = trace_node(&self.tracers, number, &name, shared, &self.out) => traced,
             never = keep_up(self.known, &name, &mine) => match never {},

@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{
     client::{Cluster, ConnectionFlags},
+    control_plane::{self, Servers},
     error::ApiError,
     manifest::Template,
     pods::{self, Known, Pods, Scope},
@@ -100,23 +101,43 @@ pub async fn start(
     out: mpsc::Sender<Input>,
     stop: watch::Receiver<bool>,
 ) -> Result<(Running, Labels)> {
+    let chosen = !request.target.nodes.is_empty() || request.target.node_selector.is_some();
     let asked = request.target.parse().map_err(|error| UsageError::because(error.to_string()))?;
     let cluster = request.connection.connect().await?;
     let by_policies = request.policies.clone().filter(|_| request.names_nothing());
+    let only_api = {
+        let Plan { exec, file, exit, api, .. } = request.plan;
+        api && !(exec || file || exit)
+    };
+    let chosen = chosen || matches!(asked, Asked::Nodes(_));
     let find = async {
         match by_policies {
+            _ if only_api && !chosen => Ok(Found::nothing()),
             Some(_) if request.watch => find_everything(&cluster).await,
             Some(policies) => find_covered(&cluster, policies).await,
             None => find(&cluster, asked, &request.target.containers).await,
         }
     };
     let labels = labels(&cluster, request.policies.as_deref(), request.watch);
-    let (user, found, labels) = tokio::join!(user_name(&cluster), find, labels);
-    let (Found { target, watches, nodes, follow, warnings }, labels) = (found?, labels?);
+    let servers = async { if request.plan.api { control_plane::nodes(&cluster).await } else { Default::default() } };
+    let (user, found, labels, (servers, told)) = tokio::join!(user_name(&cluster), find, labels, servers);
+    let (Found { target, watches, mut nodes, follow, mut warnings }, labels) = (found?, labels?);
+    warnings.extend(told);
+    let servers = match request.plan.api {
+        false => Servers::Nowhere,
+        true if servers.is_empty() => Servers::Anywhere,
+        true => Servers::On(servers),
+    };
+    match &servers {
+        Servers::On(servers) if !chosen => nodes.extend(servers.iter().cloned()),
+        Servers::Anywhere if only_api && nodes.is_empty() => nodes = resolve::all_nodes(&cluster).await?.0,
+        _ => {}
+    }
+    let example = nodes.iter().find(|node| servers.are_on(node)).or(nodes.first()).cloned().unwrap_or_default();
 
     let template = request.tracer.template(&new_id()?, user?.unwrap_or_default(), &key, request.duration);
     let namespace = request.tracer.tracer_namespace.as_deref();
-    let example = nodes.first().cloned().unwrap_or_default();
+    let template = Template { servers, ..template };
     let tracers = Tracers::admit(&cluster, template, namespace, &example).await?;
     // There may be more of them than `out` has room for, and nobody reads it before this returns.
     let warned = out.clone();
@@ -153,6 +174,7 @@ impl TracerFlags {
             pull_secrets: self.image_pull_secrets.clone(),
             privileged: self.privileged,
             deadline: self.deadline.unwrap_or_else(|| duration.map_or(DEADLINE, |duration| duration.saturating_add(BEYOND_FOR))),
+            servers: Servers::Nowhere,
             public_key: BASE64_STANDARD.encode(key.verifying_key().as_bytes()),
         }
     }
@@ -166,6 +188,14 @@ struct Found {
     /// Whether a node gets its tracer when a wanted pod lands on it.
     follow: bool,
     warnings: Vec<String>,
+}
+
+impl Found {
+    /// No pod is wanted.
+    fn nothing() -> Self {
+        let target = frame::Target::Pods { namespace: None };
+        Self { target, watches: Vec::new(), nodes: BTreeSet::new(), follow: false, warnings: Vec::new() }
+    }
 }
 
 async fn find(cluster: &Cluster, asked: Asked, containers: &[String]) -> Result<Found> {

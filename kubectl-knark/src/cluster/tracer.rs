@@ -27,6 +27,7 @@ use tokio::{
 
 use super::{
     client::Cluster,
+    control_plane::Servers,
     diagnose::{self, State},
     error::ApiError,
     exec::{self, Stdin, Stdout},
@@ -172,6 +173,11 @@ impl Tracers {
     /// Where the pods are.
     pub fn namespace(&self) -> &str {
         &self.template.namespace
+    }
+
+    /// Where API servers are traced.
+    pub fn servers(&self) -> &Servers {
+        &self.template.servers
     }
 
     fn explain(&self, doing: impl Into<String>, error: kube::Error) -> ApiError {

@@ -15,7 +15,7 @@ use crate::{
     exit::Exit,
     filter::Filter,
     pipeline::{
-        self, Options,
+        self, Options, Requests,
         alerts::{Alerts, Labels},
     },
     policies::{self, PolicyFlags},
@@ -72,6 +72,7 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
     };
     let local = matches!(&first, Some(Input::Node { name, .. }) if name.is_empty());
     let options = Options {
+        requests: Requests::Unwanted,
         render: OutputFlags { many_namespaces: args.filter.namespaces.len() != 1, ..args.output.clone() }.renderer(),
         filter: args.filter.clone(),
         alerts,

@@ -13,10 +13,10 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     cluster::{self, Cluster, ClusterRequest, ConnectionFlags, TargetFlags, TracerFlags},
     exit::{Exit, UsageError},
-    filter::{Filter, Kind},
+    filter::{Filter, Kind, RequestFilter},
     local,
     pipeline::{
-        self, Options,
+        self, Options, Requests,
         alerts::{Alerts, Labels},
     },
     policies::{self, Before, PolicyFlags},
@@ -77,6 +77,8 @@ pub struct Args {
     record: Option<PathBuf>,
     #[command(flatten)]
     output: OutputFlags,
+    #[command(flatten)]
+    requests: RequestFilter,
     #[command(flatten)]
     policies: PolicyFlags,
     #[command(flatten)]
@@ -157,10 +159,11 @@ async fn on_host(args: &Args, recorder: Option<Recorder>, signals: &mut mpsc::Re
     let (sink, inputs) = mpsc::channel(QUEUE);
     let (weak, target) = (sink.downgrade(), Target::Host(filter));
     let plan =
-        Plan { target, exclude_pids: vec![std::process::id()], ..args.plan(policies.as_ref().map(|(policies, _)| &**policies)) };
+        Plan { target, exclude_pids: vec![std::process::id()], ..args.plan(policies.as_ref().map(|(policies, _)| &**policies))? };
+    let requests = args.need(&plan, policies.as_ref().map(|(policies, _)| &**policies));
     local::start(session_key()?, plan, stopped, sink)?;
     let alerts = policies.map(|policies| args.alerts(policies, Labels::default(), None, weak));
-    let ended = pipeline::run(None, inputs, &stop, signals, args.options(recorder, false, alerts)).await?;
+    let ended = pipeline::run(None, inputs, &stop, signals, args.options(recorder, false, alerts, requests)).await?;
     ended.finish(signals).await
 }
 
@@ -170,11 +173,13 @@ async fn in_cluster(args: &Args, recorder: Option<Recorder>, signals: &mut mpsc:
     let cluster = if args.policies.from_cluster { Some(args.connection.connect().await?) } else { None };
     let policies = args.policies(cluster.as_ref()).await?;
     let weak = sink.downgrade();
+    let plan = args.plan(policies.as_ref().map(|(policies, _)| &**policies))?;
+    let requests = args.need(&plan, policies.as_ref().map(|(policies, _)| &**policies));
     let request = ClusterRequest {
         connection: args.connection.clone(),
         target: args.target.clone(),
         tracer: args.tracer.clone(),
-        plan: args.plan(policies.as_ref().map(|(policies, _)| &**policies)),
+        plan,
         duration: args.duration,
         policies: policies.as_ref().map(|(policies, _)| Arc::clone(policies)),
         watch: args.rules.watch,
@@ -188,7 +193,7 @@ async fn in_cluster(args: &Args, recorder: Option<Recorder>, signals: &mut mpsc:
         || policies.is_some() && args.target.targets.is_empty()
         || whole_nodes && args.target.targets.iter().all(|target| target.contains('/'));
     let alerts = policies.map(|policies| args.alerts(policies, labels, cluster, weak));
-    let ended = pipeline::run(None, inputs, &stop, signals, args.options(recorder, many_namespaces, alerts)).await;
+    let ended = pipeline::run(None, inputs, &stop, signals, args.options(recorder, many_namespaces, alerts, requests)).await;
     stop.send_replace(true);
 
     let hurried = ended.as_ref().is_ok_and(pipeline::Ended::is_hurried);
@@ -266,7 +271,8 @@ impl Args {
         if self.on.contains(&Kind::Exit) {
             crate::exit::say("warning: only events that a rule matches are shown, and none is about exit\n");
         }
-        Ok(Some((Arc::new(set.policies), Before { seen, sources: set.sources })))
+        let requests = if self.on.is_empty() { set.policies.wants_api() } else { self.on.contains(&Kind::Api) };
+        Ok(Some((Arc::new(set.policies), Before { seen, sources: set.sources, requests })))
     }
 
     /// What is made of policies while the trace runs. They are followed as long as `sink` has other users.
@@ -285,19 +291,23 @@ impl Args {
     }
 
     /// Which events are wanted. Policies that may change can't be decided upon in the kernel.
-    fn plan(&self, policies: Option<&Policies>) -> Plan {
+    fn plan(&self, policies: Option<&Policies>) -> anyhow::Result<Plan> {
         let fixed = policies.filter(|_| !self.rules.watch);
         let by_default = |kind| match (kind, fixed) {
             (Kind::Exec, Some(policies)) => policies.wants_execs(),
             (Kind::File, Some(policies)) => policies.wants_files(),
             (Kind::Api, Some(policies)) => policies.wants_api(),
             (Kind::Exec | Kind::File, None) => true,
-            // With --watch, rules on api may come later.
-            (Kind::Api, None) => policies.is_some(),
+            (Kind::Api, None) => policies.is_some_and(Policies::wants_api),
             (Kind::Exit, _) => false,
         };
         let on = |kind| if self.on.is_empty() { by_default(kind) } else { self.on.contains(&kind) };
-        Plan {
+        if self.requests.is_given() && !on(Kind::Api) {
+            return Err(UsageError::because(
+                "flags about requests to the Kubernetes API choose among them, and they are not traced: add --on api",
+            ));
+        }
+        Ok(Plan {
             want: fixed.map(Policies::want),
             exec: on(Kind::Exec),
             file: on(Kind::File),
@@ -305,14 +315,26 @@ impl Args {
             api: on(Kind::Api),
             ring_bytes: self.ring_buffer.unwrap_or(0),
             ..Plan::default()
+        })
+    }
+
+    /// What is said when nothing sees requests to the Kubernetes API, and whether the trace is in vain then.
+    fn need(&self, plan: &Plan, policies: Option<&Policies>) -> Requests {
+        let only = !(plan.exec || plan.file || plan.exit);
+        let ruled = policies.is_some_and(Policies::wants_api) && !self.rules.best_effort;
+        match (plan.api, only || ruled) {
+            (false, _) => Requests::Unwanted,
+            (true, false) => Requests::Wanted,
+            (true, true) => Requests::Needed,
         }
     }
 
-    fn options(&self, recorder: Option<Recorder>, many_namespaces: bool, alerts: Option<Alerts>) -> Options {
+    fn options(&self, recorder: Option<Recorder>, many_namespaces: bool, alerts: Option<Alerts>, requests: Requests) -> Options {
         Options {
             render: OutputFlags { many_namespaces, ..self.output.clone() }.renderer(),
-            filter: Filter::default(),
+            filter: Filter { requests: self.requests.clone(), ..Filter::default() },
             alerts,
+            requests,
             fail_on_match: self.rules.fail_on_match,
             max_events: self.max_events,
             duration: self.duration,

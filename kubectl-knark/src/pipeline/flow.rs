@@ -12,7 +12,7 @@ use knark_specs::{
     frame::{Batch, Ending, Hello, Pod, Up},
 };
 
-use super::{Options, merge::Merge, node::Node, output::CHUNK, progress::Progress, summary};
+use super::{Options, Requests, merge::Merge, node::Node, output::CHUNK, progress::Progress, summary};
 use crate::{record::Recorder, render::Scene, source::Input};
 
 /// What is known of pods takes this much memory at most, in bytes.
@@ -50,6 +50,8 @@ pub struct Flow {
     pub failed: bool,
     /// There was no room for a pod.
     crowded: bool,
+    /// An API server is traced.
+    sees_requests: bool,
     /// A signal came before the first node streamed.
     pub interrupted: bool,
 }
@@ -83,6 +85,7 @@ impl Flow {
             unread: false,
             failed: false,
             crowded: false,
+            sees_requests: false,
             interrupted: false,
         }
     }
@@ -233,6 +236,7 @@ impl Flow {
         self.merge.begin(number as usize);
         self.progress.set(number, &name, None);
         self.began.get_or_insert(now);
+        self.sees_requests |= hello.probes.iter().any(|probe| probe.serves == "api" && probe.missing.is_none());
         for probe in hello.probes.iter().filter(|_| !again) {
             if let Some(why) = &probe.missing {
                 self.progress.warn(&format!(
@@ -283,9 +287,22 @@ impl Flow {
         let ready = self.nodes.iter().all(|node| node.gone || node.assembler.is_some());
         if self.complete.is_none() && ready && self.began.is_some() {
             self.complete = Some(now);
+            if !self.sees_requests {
+                self.miss_requests();
+            }
         }
         if self.nodes.iter().all(|node| node.gone) {
             self.ended.get_or_insert(now);
+        }
+    }
+
+    fn miss_requests(&mut self) {
+        let text = "no API server that can be traced runs on the traced nodes, so no request to the Kubernetes API is seen: trace the \
+                    control plane's nodes too (--node NAME); where the control plane is managed, read its audit log (--audit-log FILE)";
+        match self.options.requests {
+            Requests::Unwanted => {}
+            Requests::Wanted => self.progress.warn(text),
+            Requests::Needed => self.fail(text),
         }
     }
 

@@ -5,7 +5,7 @@ use knark_specs::{
     frame::{self, Batch, Hello, Item, Up},
 };
 
-use super::{Options, flow::Flow, output::CHUNK};
+use super::{Options, Requests, flow::Flow, output::CHUNK};
 use crate::{filter::Filter, render::OutputFlags, source::Input};
 
 /// An event whose time is all that matters.
@@ -83,6 +83,7 @@ fn one_batch_makes_no_more_text_at_a_time_than_a_chunk_and_an_event() {
     };
     let render = OutputFlags { output: crate::render::Format::Json, ..OutputFlags::default() }.renderer();
     let mut flow = Flow::new(Options {
+        requests: Requests::Unwanted,
         render,
         filter: Filter::default(),
         alerts: None,

@@ -34,6 +34,8 @@ pub struct Before {
     pub seen: Vec<(PathBuf, Option<SystemTime>, u64)>,
     /// What they were read from.
     pub sources: Vec<Source>,
+    /// Whether requests to the Kubernetes API are traced: that is settled when the trace begins.
+    pub requests: bool,
 }
 
 /// Reads the policies again whenever they change, until nobody listens. Those with an error don't replace the ones in force.
@@ -44,7 +46,7 @@ pub async fn follow(
     policies: watch::Sender<Arc<Policies>>,
     out: mpsc::WeakSender<Input>,
 ) {
-    let Before { mut seen, mut sources } = before;
+    let Before { mut seen, mut sources, requests } = before;
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut objects = match cluster.as_ref().filter(|_| flags.from_cluster) {
@@ -86,7 +88,7 @@ pub async fn follow(
             Ok(set) if set.sources == sources => continue,
             Ok(set) => {
                 (sources, failed) = (set.sources.clone(), false);
-                change(set, &policies)
+                change(set, &policies, requests)
             }
         };
         // The trace ends when its sources do, of which this is none.
@@ -98,7 +100,7 @@ pub async fn follow(
 }
 
 /// Puts new policies in force if they can be used; says what became of them.
-fn change(set: Set, policies: &watch::Sender<Arc<Policies>>) -> String {
+fn change(set: Set, policies: &watch::Sender<Arc<Policies>>, requests: bool) -> String {
     let rules = set.policies.rules().len();
     let complaints = set.complaints();
     if set.has_errors() {
@@ -107,8 +109,13 @@ fn change(set: Set, policies: &watch::Sender<Arc<Policies>>) -> String {
     if rules == 0 {
         return "the policies have changed and have no rules; the ones before stay in force".to_owned();
     }
+    let unseen = if set.policies.wants_api() && !requests {
+        "; those on api match nothing, since this trace began without them: begin another"
+    } else {
+        ""
+    };
     policies.send_replace(Arc::new(set.policies));
-    format!("the policies have changed; rules in force now: {rules}\n{complaints}")
+    format!("the policies have changed; rules in force now: {rules}{unseen}\n{complaints}")
 }
 
 /// All files, with what changes when they do.
@@ -162,7 +169,7 @@ mod tests {
         let flags = PolicyFlags { files: vec![file.clone()], ..PolicyFlags::default() };
         let seen = state(&flags.files);
         let set = Set::of(flags.read(None).await.unwrap());
-        let before = Before { seen, sources: set.sources };
+        let before = Before { seen, sources: set.sources, requests: false };
         let (sender, mut policies) = watch::channel(Arc::new(set.policies));
         let (out, mut inputs) = mpsc::channel(4);
         let task = tokio::spawn(follow(flags, None, before, sender, out.downgrade()));
