@@ -1,5 +1,6 @@
 //! What the end-to-end tests share.
 
+pub mod api_server;
 pub mod cluster;
 pub mod program;
 pub mod recording;

@@ -1,0 +1,201 @@
+//! Requests to a real API server, compared one by one with its own audit log. As root.
+#![expect(clippy::unwrap_used, reason = "a test has no better way to end")]
+
+use std::{
+    collections::BTreeMap,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use knark_tests::{
+    api_server::ApiServer,
+    cluster::Trace,
+    program::{plugin, tracer},
+};
+use serde_json::{Value, json};
+
+fn trace() -> Command {
+    let mut command = plugin();
+    command.env("KNARK_TRACER", tracer()).args(["trace", "--local", "--on", "api", "-o", "json"]);
+    command
+}
+
+/// Waits until the requests to this server come.
+fn await_first(trace: &Trace, server: &ApiServer) {
+    let begun = Instant::now();
+    while !trace.events().iter().any(|event| is_of(event, server)) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no request is seen\n{}", trace.words());
+        server.run("admin", ["get", "--raw", "/livez"]);
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Other API servers may run on this machine.
+fn is_of(event: &Value, server: &ApiServer) -> bool {
+    event["type"] == "api" && event["process"]["pid"] == server.pid()
+}
+
+/// Makes requests of many kinds, with a last one whose name is `last`.
+fn load(server: &ApiServer, last: &str) {
+    let admin = |args: &[&str]| server.admin(args);
+    admin(&["create", "namespace", "load"]);
+    let config_maps: String = (0..100)
+        .map(|n| format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m{n}, namespace: load}}\ndata: {{k: '{n}'}}\n"))
+        .collect();
+    let file = server.file("maps.yaml", &config_maps);
+    admin(&["create", "-f", file.to_str().unwrap()]);
+    // a hundred lists of one each
+    admin(&["get", "configmaps", "-n", "load", "--chunk-size", "1", "-o", "name"]);
+    admin(&["patch", "configmap", "m1", "-n", "load", "-p", r#"{"data":{"x":"ü"}}"#]);
+    admin(&["annotate", "namespace", "load", "a=b"]);
+    admin(&["get", "deployments,roles,customresourcedefinitions", "-A"]);
+    admin(&["get", "--raw", "/metrics?a=%20b&c=d"]);
+    admin(&["create", "deployment", "d", "--image", "x", "-n", "load"]);
+    admin(&["scale", "deployment", "d", "-n", "load", "--replicas", "0"]);
+    admin(&["get", "secrets", "-n", "load", "--as", "alice", "--as-group", "system:masters"]);
+    for (user, args) in [
+        ("admin", &["get", "--raw", "/nothing/there"][..]),
+        ("admin", &["get", "secrets", "-n", "load", "--as", "alice"]),
+        ("admin", &["exec", "-n", "load", "nobody", "--", "true"]),
+        ("alice", &["get", "secrets", "-n", "kube-system"]),
+        ("bob", &["get", "pods", "--as", "admin"]),
+        ("bob", &["delete", "namespace", "load"]),
+        ("nobody", &["get", "pods"]),
+        ("admin", &["create", "namespace", "load"]),
+    ] {
+        let output = server.run(user, args);
+        assert!(!output.status.success(), "{user} may {args:?}");
+    }
+    admin(&["delete", "configmaps", "--all", "-n", "load"]);
+    admin(&["get", "configmap", last, "-n", "load", "--ignore-not-found"]);
+}
+
+/// What an audit log says of a request, in the words of events.
+fn of_audit(line: &Value) -> Value {
+    let text = |pointer: &str| line.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let (path, query) = text("/requestURI").split_once('?').unwrap_or((text("/requestURI"), ""));
+    let user = |user: &Value| json!({ "name": user["username"], "uid": user["uid"].as_str().unwrap_or_default(), "groups": user["groups"].as_array().cloned().unwrap_or_default() });
+    let (acts_as, real) = match line.get("impersonatedUser") {
+        Some(other) => (user(other), user(&line["user"])["name"].clone()),
+        None => (user(&line["user"]), Value::Null),
+    };
+    let code = line["responseStatus"]["code"].clone();
+    json!({
+        "verb": line["verb"], "group": text("/objectRef/apiGroup"), "version": text("/objectRef/apiVersion"),
+        "resource": text("/objectRef/resource"), "subresource": text("/objectRef/subresource"),
+        "namespace": text("/objectRef/namespace"), "name": text("/objectRef/name"), "path": path, "query": query,
+        "user": if code == 401 { Value::Null } else { acts_as }, "impersonator": real, "code": code,
+        "source": line["sourceIPs"][0], "user_agent": line["userAgent"],
+        "denied": code == 403,
+    })
+}
+
+fn of_event(api: &Value) -> Value {
+    let mut same = json!({ "impersonator": api["impersonator"]["name"], "denied": api["decision"] == "denied" });
+    for field in [
+        "verb",
+        "group",
+        "version",
+        "resource",
+        "subresource",
+        "namespace",
+        "name",
+        "path",
+        "query",
+        "user",
+        "code",
+        "source",
+        "user_agent",
+    ] {
+        same[field] = api[field].clone();
+    }
+    same
+}
+
+#[test]
+fn every_request_is_what_the_audit_log_says() {
+    let server = ApiServer::start();
+    let mut trace = Trace::start(&mut trace());
+    await_first(&trace, &server);
+    load(&server, "last");
+    let mut watch = server.kubectl("admin").args(["get", "configmaps", "-n", "load", "--watch"]).spawn().unwrap();
+    let is_watch = |event: &Value, stage: &str| {
+        is_of(event, &server)
+            && event["api"]["stage"] == stage
+            && event["api"]["verb"] == "watch"
+            && event["api"]["namespace"] == "load"
+    };
+    let started = trace.event("start of the watch", |event| is_watch(event, "started"));
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    let ended = trace.event("end of the watch", |event| is_watch(event, "complete"));
+    assert_eq!(started["api"]["request_id"], ended["api"]["request_id"]);
+    assert_eq!((&started["time"], &started["api"]["latency_ns"]), (&ended["api"]["received"], &Value::Null));
+    assert_eq!(trace.interrupt(), Some(0), "{}", trace.stderr());
+
+    let events: Vec<Value> = trace.events().into_iter().filter(|event| is_of(event, &server)).collect();
+    let complete: BTreeMap<String, &Value> = events
+        .iter()
+        .filter(|event| event["api"]["stage"] == "complete")
+        .map(|event| (event["api"]["audit_id"].as_str().unwrap().to_owned(), event))
+        .collect();
+    let (first, last) = (&events[0]["api"]["received"], &ended["time"]);
+    let log = server.audit();
+    let mut compared = 0;
+    for line in &log {
+        let unauthenticated = line["stage"] == "ResponseStarted" && line["responseStatus"]["code"] == 401;
+        let received = line["requestReceivedTimestamp"].as_str().unwrap();
+        if !(unauthenticated || line["stage"] == "ResponseComplete")
+            || received < first.as_str().unwrap()
+            || line["stageTimestamp"].as_str() > last.as_str()
+        {
+            continue;
+        }
+        let event = complete.get(line["auditID"].as_str().unwrap());
+        let api = &event.unwrap_or_else(|| panic!("no event of {line}"))["api"];
+        let (mut want, mut got) = (of_audit(line), of_event(api));
+        if api["verb"] == "create" {
+            // The audit log has it from the answer.
+            want["name"] = Value::Null;
+            got["name"] = Value::Null;
+        }
+        assert_eq!(got, want, "{api:#}\n{line:#}");
+        let (ours, theirs) = (api["received"].as_str().unwrap(), line["requestReceivedTimestamp"].as_str().unwrap());
+        assert_eq!(ours[..17], theirs[..17], "{api:#}\n{line:#}");
+        assert!(api["truncated"].is_null() && api["latency_ns"].as_u64().unwrap() > 0, "{api:#}");
+        compared += 1;
+    }
+    assert!(compared > 320, "{compared} of {}", log.len());
+    let code = |code: u16| complete.values().filter(|event| event["api"]["code"] == code).count();
+    assert!(code(403) >= 3 && code(401) >= 1 && code(404) >= 2 && code(409) == 1 && code(201) >= 102, "{compared}");
+    let sums = trace.events().pop().unwrap();
+    assert_eq!(sums["summary"]["lost"], 0, "{sums}");
+}
+
+#[test]
+fn a_server_that_starts_anew_is_found_and_the_gap_is_told() {
+    let mut server = ApiServer::start();
+    let mut trace = Trace::start(&mut trace());
+    await_first(&trace, &server);
+    let before = server.pid();
+    server.restart();
+    trace.says(&format!("API server {before} has ended"));
+    trace.says(&format!("API server {} (", server.pid()));
+    await_first(&trace, &server);
+    trace.interrupt();
+}
+
+#[test]
+fn a_program_of_that_name_alone_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("kube-apiserver");
+    std::fs::copy("/bin/sleep", &program).unwrap();
+    let mut other = Command::new(&program).arg("600").spawn().unwrap();
+    let mut trace = Trace::start(&mut trace());
+    let said = trace.says(&format!("API server {} (", other.id()));
+    assert!(said.ends_with("it is no Go program whose tables can be read"), "{said}");
+    other.kill().unwrap();
+    other.wait().unwrap();
+    trace.interrupt();
+}
