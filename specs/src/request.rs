@@ -78,7 +78,7 @@ impl Request {
         match self.verb.as_str() {
             // A parameter without a value means yes, and so does anything but 0 and false.
             "get" if parameter("watch").is_some_and(|value| !matches!(value, "0" | "false")) => {
-                "watch".clone_into(&mut self.verb)
+                "watch".clone_into(&mut self.verb);
             }
             "get" => "list".clone_into(&mut self.verb),
             "delete" => "deletecollection".clone_into(&mut self.verb),

@@ -10,7 +10,7 @@ use std::{
 
 use knark_tests::{
     api_server::ApiServer,
-    cluster::Trace,
+    cluster::{PATIENCE, Trace},
     program::{plugin, tracer},
 };
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ fn trace() -> Command {
 fn await_first(trace: &Trace, server: &ApiServer) {
     let begun = Instant::now();
     while !trace.events().iter().any(|event| is_of(event, server)) {
-        assert!(begun.elapsed() < Duration::from_secs(60), "no request is seen\n{}", trace.words());
+        assert!(begun.elapsed() < PATIENCE, "no request is seen\n{}", trace.words());
         server.run("admin", ["get", "--raw", "/livez"]);
         thread::sleep(Duration::from_millis(100));
     }
@@ -40,9 +40,9 @@ fn is_of(event: &Value, server: &ApiServer) -> bool {
 fn load(server: &ApiServer, last: &str) {
     let admin = |args: &[&str]| server.admin(args);
     admin(&["create", "namespace", "load"]);
-    let config_maps: String = (0..100)
-        .map(|n| format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m{n}, namespace: load}}\ndata: {{k: '{n}'}}\n"))
-        .collect();
+    let config_map =
+        |n| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m{n}, namespace: load}}\ndata: {{k: '{n}'}}\n");
+    let config_maps = (0..100).map(config_map).collect::<Vec<_>>().join("---\n");
     let file = server.file("maps.yaml", &config_maps);
     admin(&["create", "-f", file.to_str().unwrap()]);
     // a hundred lists of one each

@@ -128,13 +128,14 @@ impl Requests {
         self.open.get(key).filter(|open| open.number == *number).map(|open| open.begun_ns)
     }
 
-    /// Forgets the requests of a process that has gone. They ended with it, and nothing was seen of that.
-    pub fn forget(&mut self, pid: u32) {
+    /// Forgets the requests of a process that has gone, and says how many: they ended with it.
+    pub fn forget(&mut self, pid: u32) -> usize {
         let gone: Vec<Key> = self.open.keys().filter(|(tgid, _)| *tgid == pid).copied().collect();
+        let count = gone.len();
         for key in gone {
             self.remove(key);
-            self.given_up += 1;
         }
+        count
     }
 
     /// Requests that were given up since too many were open, or since their end was not seen.
@@ -328,19 +329,16 @@ fn put(open: &Open, told: &Told, batch: &mut Vec<u8>) {
     let decision = match (stage, code) {
         (ApiStage::Started, _) => None,
         _ if open.denied => Some(ApiDecision::Denied),
+        // Before it is authorised itself, only that it acts as somebody else can be refused so.
+        (_, Some(403)) if known.is_none() => Some(ApiDecision::Denied),
         _ if known.is_some() => Some(ApiDecision::Allowed),
         (_, Some(401)) => Some(ApiDecision::Unauthenticated),
         _ => None,
     };
     let id = format!("{}-{}-{}", open.head.map_or(0, |head| head.start_ns), open.begun_ns, open.number);
-    let guessed;
-    let known = match known {
-        Some(known) => known,
-        None => {
-            guessed = Attributes::of(&open.method, &open.uri);
-            &guessed
-        }
-    };
+    let guess = known.is_none().then(|| Attributes::of(&open.method, &open.uri));
+    let none = Attributes::default();
+    let known = known.or(guess.as_ref()).unwrap_or(&none);
     let Attributes { verb, namespace, group, version, resource, subresource, name, .. } = known;
     let item = Item::Api(Box::new(Api {
         time_ns,

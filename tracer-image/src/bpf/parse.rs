@@ -2,8 +2,7 @@
 //! itself gives None.
 
 use knark_abi::{
-    self as abi, API_TEXTS, ApiBody, ArgsBody, CgroupBody, ExecBody, ExitBody, Header, Op, OpenBody, PathBody, PathPart, kind,
-    mark, text,
+    self as abi, ApiBody, ArgsBody, CgroupBody, ExecBody, ExitBody, Header, Op, OpenBody, PathBody, PathPart, kind, mark, text,
 };
 
 use super::{Ancestors, Api, Cgroup, Exec, ExecArgs, Exit, Head, Inode, Open, PathCall, PathName, Record, Verdict, Xattr};
@@ -128,12 +127,8 @@ fn exec(head: Head, mut rest: Bytes<'_>) -> Option<Exec<'_>> {
 
 fn api(head: Head, site: u8, mut rest: Bytes<'_>) -> Option<Api<'_>> {
     let body: ApiBody = rest.read()?;
-    let mut texts: [&[u8]; API_TEXTS] = [b""; API_TEXTS];
-    for (text, length) in texts.iter_mut().zip(body.texts) {
-        if length & abi::api_text::FAULT == 0 {
-            *text = rest.take(usize::from(length & abi::api_text::LENGTH))?;
-        }
-    }
+    let lengths = body.texts.iter().filter(|text| *text & abi::api_text::FAULT == 0);
+    let length = lengths.map(|text| usize::from(text & abi::api_text::LENGTH)).sum();
     Some(Api {
         head,
         site,
@@ -141,7 +136,7 @@ fn api(head: Head, site: u8, mut rest: Bytes<'_>) -> Option<Api<'_>> {
         parent: body.parent,
         status: body.status,
         bytes: body.bytes,
-        texts,
+        texts: rest.take(length)?,
         marks: body.texts,
         groups: body.groups,
     })

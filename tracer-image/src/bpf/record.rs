@@ -157,14 +157,19 @@ pub struct Api<'a> {
     pub bytes: i64,
     /// How many groups the user has.
     pub groups: u32,
-    pub(super) texts: [&'a [u8]; API_TEXTS],
+    /// All texts, one after another.
+    pub(super) texts: &'a [u8],
+    /// How long each is, and what is wrong with it.
     pub(super) marks: [u16; API_TEXTS],
 }
 
 impl<'a> Api<'a> {
     /// The text in a place, which the site gives a meaning; empty where it can't be read.
     pub fn text(&self, place: usize) -> &'a [u8] {
-        self.texts.get(place).copied().unwrap_or_default()
+        let length = |mark: &u16| if mark & api_text::FAULT == 0 { usize::from(mark & api_text::LENGTH) } else { 0 };
+        let before = self.marks.iter().take(place).map(length).sum::<usize>();
+        let own = self.marks.get(place).map_or(0, length);
+        self.texts.get(before..).and_then(|rest| rest.get(..own)).unwrap_or_default()
     }
 
     /// Whether that text isn't whole.

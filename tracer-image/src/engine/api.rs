@@ -68,15 +68,15 @@ impl Watch {
         for news in servers.look(probes) {
             match news {
                 News::Traced(name) => {
-                    tracer.note(&format!("{API_SERVER} {name} is traced from now on; what it did before was not seen"))
+                    tracer.note(&format!("{API_SERVER} {name} is traced from now on; what it did before was not seen"));
                 }
                 News::Refused(name, why) => {
                     tracer.note(&format!("{API_SERVER} {name} can't be traced, so its requests are missed: {why}"));
                 }
                 News::Gone(pid) => {
-                    tracer.requests.forget(pid);
+                    let open = tracer.requests.forget(pid);
                     tracer.judge.forget(pid);
-                    tracer.note(&format!("{API_SERVER} {pid} has ended"));
+                    tracer.note(&format!("{API_SERVER} {pid} has ended, and with it {open} requests whose end is not told"));
                 }
             }
         }

@@ -1,1 +1,264 @@
+use knark_abi::{API_GROUPS, API_TEXTS, ApiBody, Header, api_text, kind, verdict};
+use knark_specs::frame;
 
+use super::*;
+use crate::bpf::Record;
+
+/// A step as its bytes come out of the ring.
+struct Step {
+    site: u8,
+    pid: u32,
+    at: u64,
+    goroutine: u64,
+    parent: u64,
+    status: i64,
+    texts: Vec<(usize, Vec<u8>)>,
+    marks: Vec<(usize, u16)>,
+    groups: u32,
+}
+
+fn step(site: u8, at: u64, goroutine: u64, parent: u64) -> Step {
+    Step { site, pid: 7, at, goroutine, parent, status: 0, texts: Vec::new(), marks: Vec::new(), groups: 0 }
+}
+
+impl Step {
+    fn texts(mut self, from: usize, texts: &[&str]) -> Self {
+        self.texts.extend((from..).zip(texts.iter().map(|text| text.as_bytes().to_vec())));
+        self
+    }
+
+    fn groups(mut self, groups: &[&str]) -> Self {
+        self.groups = u32::try_from(groups.len()).unwrap();
+        self.texts(API_GROUPS, groups)
+    }
+
+    fn status(mut self, status: i64) -> Self {
+        self.status = status;
+        self
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut lengths = [0_u16; API_TEXTS];
+        for (place, text) in &self.texts {
+            lengths[*place] |= u16::try_from(text.len()).unwrap();
+        }
+        for (place, mark) in &self.marks {
+            lengths[*place] |= mark;
+        }
+        let mut bytes = vec![0; size_of::<Header>()];
+        bytes[4..7].copy_from_slice(&[kind::API, self.site, verdict::TRACE]);
+        bytes[12..16].copy_from_slice(&self.pid.to_ne_bytes());
+        bytes[32..40].copy_from_slice(&self.at.to_ne_bytes());
+        for number in [self.goroutine, self.parent, self.status.cast_unsigned(), 99] {
+            bytes.extend(number.to_ne_bytes());
+        }
+        bytes.extend(lengths.iter().flat_map(|length| length.to_ne_bytes()));
+        bytes.extend(self.groups.to_ne_bytes());
+        bytes.extend([0; 4]);
+        assert_eq!(bytes.len(), size_of::<Header>() + size_of::<ApiBody>());
+        let mut texts = self.texts.clone();
+        texts.sort();
+        texts.iter().for_each(|(_, text)| bytes.extend(text));
+        let length = u32::try_from(bytes.len()).unwrap();
+        bytes[..4].copy_from_slice(&length.to_ne_bytes());
+        bytes
+    }
+}
+
+/// Gives the steps to the requests; what is told of them.
+fn take(requests: &mut Requests, steps: &[Step]) -> Vec<String> {
+    let mut batch = Vec::new();
+    let mut items = 0;
+    for step in steps {
+        let bytes = step.bytes();
+        let Some(Record::Api(record)) = Record::parse(&bytes) else { panic!("no record of a step") };
+        items += usize::from(requests.take(&record, 3, &mut batch));
+    }
+    let told = told(&batch);
+    assert_eq!(told.len(), items);
+    told
+}
+
+fn told(batch: &[u8]) -> Vec<String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let user = |user: &Option<frame::ApiUser<'_>>| match user {
+        Some(user) => format!("{}{:?}", text(user.name), user.groups.iter().map(|group| text(group)).collect::<Vec<_>>()),
+        None => "-".to_owned(),
+    };
+    let of = |item| {
+        let Ok(Item::Api(api)) = item else { panic!("{item:?}") };
+        assert_eq!(api.process, 3);
+        format!(
+            "{:?} {} {} {} {} {} as {} {:?} {:?} {} {} {} {:?}",
+            api.stage,
+            api.time_ns,
+            user(&api.impersonator),
+            text(api.verb),
+            text(api.resource),
+            text(api.name),
+            user(&api.user),
+            api.decision,
+            api.code,
+            text(api.source),
+            text(api.audit_id),
+            text(api.uri),
+            api.truncated,
+        )
+    };
+    frame::items(batch).map(of).collect()
+}
+
+fn begin(at: u64, goroutine: u64, uri: &str) -> Step {
+    step(site::BEGIN, at, goroutine, 1).texts(0, &["GET", uri, "[::1]:6443", "kubectl"])
+}
+
+fn attributes(at: u64, goroutine: u64, parent: u64, user: &str, verb: &str, resource: &str, sub: &str) -> Step {
+    let texts = [user, "", verb, "prod", "", "v1", resource, sub, "web", "/x"];
+    step(site::ATTRIBUTES, at, goroutine, parent).texts(0, &texts).groups(&["dev", "all"])
+}
+
+#[test]
+fn steps_on_two_goroutines_are_one_request() {
+    let mut requests = Requests::default();
+    let steps = [
+        begin(1, 10, "/api/v1/pods/web"),
+        begin(2, 20, "/healthz"),
+        step(site::AUDIT_ID, 3, 10, 1).texts(0, &["id-1"]),
+        step(site::USER, 4, 11, 10).texts(0, &["root", ""]).groups(&["dev"]),
+        attributes(5, 11, 10, "alice", "get", "pods", ""),
+        step(site::END, 6, 20, 1),
+        step(site::END, 7, 10, 1).status(404),
+        // of requests that began before the probes were there
+        step(site::END, 8, 30, 1),
+        step(site::DENIED, 8, 31, 30),
+        step(site::CLOSED, 8, 10, 1),
+    ];
+    assert_eq!(
+        take(&mut requests, &steps),
+        [
+            "Complete 6 - get   as - None Some(200) ::1  /healthz []",
+            r#"Complete 7 root["dev"] get pods web as alice["dev", "all"] Some(Allowed) Some(404) ::1 id-1 /api/v1/pods/web []"#,
+        ]
+    );
+    assert_eq!((requests.open(), requests.given_up(), requests.bytes), (0, 0, 0));
+}
+
+#[test]
+fn who_acts_as_oneself_is_no_impersonator() {
+    let mut requests = Requests::default();
+    let known = |at, group| step(site::USER, at, 10, 1).texts(0, &["alice", ""]).groups(&[group]);
+    let request = |group| {
+        [begin(1, 10, "/x"), known(2, group), attributes(3, 10, 1, "alice", "get", "pods", ""), step(site::END, 4, 10, 1)]
+    };
+    assert!(take(&mut requests, &request("dev"))[0].starts_with("Complete 4 - get"));
+    // a group less than before
+    assert!(take(&mut requests, &request("admins"))[0].starts_with(r#"Complete 4 alice["admins"] get"#));
+}
+
+#[test]
+fn decisions_are_told_apart() {
+    let mut requests = Requests::default();
+    let denied = [
+        begin(1, 10, "/api/v1/namespaces/prod/secrets/web"),
+        attributes(2, 10, 1, "bob", "get", "secrets", ""),
+        step(site::DENIED, 3, 10, 1),
+        step(site::END, 4, 10, 1).status(403),
+    ];
+    assert!(take(&mut requests, &denied)[0].contains("Some(Denied) Some(403)"));
+    // by a quota, or by another server
+    let refused = [begin(1, 10, "/x"), attributes(2, 10, 1, "bob", "get", "secrets", ""), step(site::END, 4, 10, 1).status(403)];
+    assert!(take(&mut requests, &refused)[0].contains("Some(Allowed) Some(403)"));
+    let before = |status| [begin(1, 10, "/api/v1/namespaces/prod/secrets/web"), step(site::END, 4, 10, 1).status(status)];
+    assert_eq!(
+        take(&mut requests, &before(401)),
+        ["Complete 4 - get secrets web as - Some(Unauthenticated) Some(401) ::1  /api/v1/namespaces/prod/secrets/web []"]
+    );
+    assert!(take(&mut requests, &before(403))[0].contains("Some(Denied) Some(403)"));
+    assert!(take(&mut requests, &before(429))[0].contains("None Some(429)"));
+}
+
+#[test]
+fn long_running_requests_are_told_of_when_they_last() {
+    let mut requests = Requests::default();
+    let long = |goroutine: u64, sub: &str, verb: &str, uri: &str| {
+        [begin(1000, goroutine, uri), attributes(1001, goroutine, 1, "alice", verb, "pods", sub)]
+    };
+    for (goroutine, sub, verb, uri) in [
+        (10, "exec", "create", "/x"),
+        (20, "log", "get", "/x?container=c&follow=true"),
+        (30, "log", "get", "/x?followed=true"),
+        (40, "", "watch", "/x"),
+        (50, "", "list", "/x?watch=1"),
+        (60, "portforward", "get", "/x"),
+    ] {
+        assert!(take(&mut requests, &long(goroutine, sub, verb, uri)).is_empty());
+    }
+    assert!(take(&mut requests, &[step(site::DENIED, 1002, 40, 1), step(site::CLOSED, 1003, 60, 1)])[0].contains("Some(101)"));
+    assert_eq!(requests.settle(1000 + SETTLED - 1), None);
+    assert_eq!(requests.unsettled_since(), Some(1000));
+    let mut batch = Vec::new();
+    while let Some((key, head)) = requests.settle(1000 + SETTLED) {
+        assert_eq!(head.tgid, 7);
+        requests.tell(key, 3, &mut batch);
+    }
+    let told = told(&batch);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].starts_with("Started 1000 - create pods") && told[1].contains("follow=true"), "{told:?}");
+    assert_eq!(requests.unsettled_since(), None);
+    assert_eq!(requests.forget(7), 5);
+    assert_eq!((requests.open(), requests.bytes, requests.given_up()), (0, 0, 0));
+}
+
+#[test]
+fn what_is_cut_is_named() {
+    let mut requests = Requests::default();
+    let mut first = begin(1, 10, "/x?y=z");
+    first.marks.push((1, api_text::CUT));
+    let mut second = attributes(2, 10, 1, "", "get", "pods", "");
+    // a user of another kind, which can't be read, with more groups than there is room for
+    second.texts.remove(0);
+    second.marks.push((0, api_text::FAULT));
+    let mut more = step(site::USER, 2, 10, 1).texts(0, &["u", ""]).groups(&["a"]);
+    more.groups = 40;
+    let told = take(&mut requests, &[first, more, second, step(site::END, 3, 10, 1)]);
+    assert!(told[0].ends_with(r#"/x?y=z ["query", "impersonator"]"#), "{told:?}");
+    assert!(told[0].contains(r#"as u["a""#), "{told:?}");
+}
+
+#[test]
+fn open_requests_take_bounded_memory() {
+    let mut requests = Requests::default();
+    let long = format!("/{}", "x".repeat(2000));
+    let count = 20_000;
+    for goroutine in 0..count {
+        assert!(take(&mut requests, &[begin(goroutine, goroutine + 1, &long)]).is_empty());
+        assert!(requests.bytes <= CAPACITY && requests.order.len() <= 2 * requests.open.len() + 65);
+    }
+    assert!(requests.given_up() > 0 && requests.open() as u64 + requests.given_up() == count);
+    // the oldest have gone, the newest are there
+    assert!(take(&mut requests, &[step(site::END, count, 1, 1)]).is_empty());
+    assert_eq!(take(&mut requests, &[step(site::END, count, count, 1)]).len(), 1);
+    // a goroutine whose request is begun anew
+    let before = requests.given_up();
+    assert!(take(&mut requests, &[begin(count, count - 1, "/y")]).is_empty());
+    assert_eq!(requests.given_up(), before + 1);
+    // many that begin and end leave nothing
+    let mut requests = Requests::default();
+    for at in 0..10_000 {
+        take(&mut requests, &[begin(at, at + 1, "/x"), step(site::END, at, at + 1, 1)]);
+    }
+    assert!(requests.order.len() < 100 && requests.bytes == 0);
+}
+
+#[test]
+fn records_that_contradict_themselves_are_none() {
+    let whole = begin(1, 10, "/x").bytes();
+    for length in 0..whole.len() {
+        assert!(Record::parse(&whole[..length]).is_none());
+    }
+    let mut lying = whole.clone();
+    let lengths = size_of::<Header>() + 32;
+    lying[lengths] = 0xff;
+    lying[lengths + 1] = 0x3f;
+    assert!(Record::parse(&lying).is_none());
+}
