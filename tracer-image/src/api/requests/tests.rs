@@ -58,7 +58,7 @@ impl Step {
         assert_eq!(bytes.len(), size_of::<Header>() + size_of::<ApiBody>());
         let mut texts = self.texts.clone();
         texts.sort();
-        texts.iter().for_each(|(_, text)| bytes.extend(text));
+        bytes.extend(texts.into_iter().flat_map(|(_, text)| text));
         let length = u32::try_from(bytes.len()).unwrap();
         bytes[..4].copy_from_slice(&length.to_ne_bytes());
         bytes
