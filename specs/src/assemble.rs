@@ -216,6 +216,7 @@ impl Assembler {
                 .filter(|(tid, _)| *tid != process.pid)
                 .map(|(tid, comm)| event::Thread { tid, comm: texts::text(comm).0 }),
             process,
+            cause: None,
             what,
         })
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use api::{Api, ApiBody, ApiDecision, ApiStage, ApiUser};
 
-use crate::{frame::FileOp, linux::Mode, policy::Severity, texts::Texts};
+use crate::{frame::FileOp, link::Cause, linux::Mode, policy::Severity, texts::Texts};
 
 /// The version of this schema, in every object.
 pub const SCHEMA: &str = "knark.dev/v1alpha1";
@@ -53,6 +53,10 @@ pub struct Event {
     /// The thread, where it isn't the process's main one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thread: Option<Thread>,
+    /// The request to the Kubernetes API that it comes from, where requests are traced as well: who ran the `kubectl exec` that
+    /// this process, or one above it, was begun for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
     /// What.
     #[serde(flatten)]
     pub what: What,

@@ -32,6 +32,7 @@ pub mod crd;
 pub mod event;
 pub mod foreign;
 pub mod frame;
+pub mod link;
 pub mod linux;
 pub mod packet;
 pub mod packs;

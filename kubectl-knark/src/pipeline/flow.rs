@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use knark_specs::{
     event::{Event, Summary},
     frame::{Batch, Ending, Hello, Pod, Up},
+    link::Links,
 };
 
 use super::{Options, Requests, merge::Merge, node::Node, output::CHUNK, progress::Progress, summary};
@@ -50,6 +51,7 @@ pub struct Flow {
     pub failed: bool,
     /// There was no room for a pod.
     crowded: bool,
+    links: Links,
     /// An API server is traced.
     sees_requests: bool,
     /// A signal came before the first node streamed.
@@ -85,6 +87,7 @@ impl Flow {
             unread: false,
             failed: false,
             crowded: false,
+            links: Links::default(),
             sees_requests: false,
             interrupted: false,
         }
@@ -236,7 +239,10 @@ impl Flow {
         self.merge.begin(number as usize);
         self.progress.set(number, &name, None);
         self.began.get_or_insert(now);
-        self.sees_requests |= hello.probes.iter().any(|probe| probe.serves == "api" && probe.missing.is_none());
+        if hello.probes.iter().any(|probe| probe.serves == "api" && probe.missing.is_none()) {
+            self.sees_requests = true;
+            self.merge.sort(number as usize);
+        }
         for probe in hello.probes.iter().filter(|_| !again) {
             if let Some(why) = &probe.missing {
                 self.progress.warn(&format!(
@@ -335,12 +341,14 @@ impl Flow {
         while self.has_room()
             && let Some((at, event)) = self.merge.pop(now)
         {
-            self.show(at, &event)?;
+            self.show(at, event)?;
         }
         Ok(())
     }
 
-    fn show(&mut self, at: usize, event: &Event) -> anyhow::Result<()> {
+    fn show(&mut self, at: usize, mut event: Event) -> anyhow::Result<()> {
+        event.cause = self.links.cause(&event, self.nodes[at].here(event.boot_ns));
+        let event = &event;
         let enough = self.options.max_events.is_some_and(|most| self.shown >= most);
         if enough || self.unread || !self.options.filter.wants(event) {
             self.nodes[at].discarded += 1;

@@ -12,7 +12,7 @@ const DELAY: Duration = Duration::from_millis(900);
 /// Nor do more events wait than take this much memory, in bytes.
 const CAPACITY: usize = 64 << 20;
 
-/// The queues of all nodes. Each node's own order is kept; between nodes, the event that is older by this machine's clock
+/// The queues of all nodes. Each node's own order is kept, unless it is known to be another than that of time; between nodes, the event that is older by this machine's clock
 /// comes first.
 #[derive(Debug)]
 pub struct Merge {
@@ -37,6 +37,8 @@ struct Queue {
     watermark_ns: i64,
     /// Whether more may come.
     live: bool,
+    /// Whether older events may come after younger ones, as long as the watermark hasn't passed them.
+    unordered: bool,
 }
 
 impl Merge {
@@ -52,6 +54,13 @@ impl Merge {
             self.queues.resize_with(node + 1, Queue::default);
         }
         self.queues[node].live = true;
+    }
+
+    /// This node tells of some events later than of others: of requests that have begun, once it is clear that they will take
+    /// long.
+    pub fn sort(&mut self, node: usize) {
+        self.begin(node);
+        self.queues[node].unordered = true;
     }
 
     /// This node has no more to say.
@@ -72,7 +81,14 @@ impl Merge {
     pub fn push(&mut self, node: usize, time_ns: i64, event: Event, now: Instant) {
         self.begin(node);
         self.bytes += event.bytes();
-        self.queues[node].events.push_back(Waiting { time_ns, since: now, event });
+        let queue = &mut self.queues[node];
+        let at = match queue.events.back() {
+            Some(last) if queue.unordered && last.time_ns > time_ns => {
+                queue.events.partition_point(|waiting| waiting.time_ns <= time_ns)
+            }
+            _ => queue.events.len(),
+        };
+        queue.events.insert(at, Waiting { time_ns, since: now, event });
     }
 
     /// The next event whose turn has come, and its node.
@@ -82,9 +98,10 @@ impl Merge {
         let overdue = self.bytes > CAPACITY || self.delay.is_some_and(|delay| now.duration_since(first.since) >= delay);
         let time_ns = first.time_ns;
         let is_first = || {
-            let silent =
-                self.queues.iter().enumerate().filter(|(other, queue)| *other != node && queue.live && queue.events.is_empty());
-            silent.into_iter().all(|(_, queue)| queue.watermark_ns >= time_ns)
+            let awaited = self.queues.iter().enumerate().filter(|(other, queue)| {
+                queue.live && if *other == node { queue.unordered } else { queue.unordered || queue.events.is_empty() }
+            });
+            awaited.into_iter().all(|(_, queue)| queue.watermark_ns >= time_ns)
         };
         if !overdue && !is_first() {
             return None;
@@ -116,6 +133,23 @@ mod tests {
             push(&mut merge, 0, time, now);
         }
         assert_eq!(popped(&mut merge, now), [1, 3, 2]);
+    }
+
+    #[test]
+    fn what_is_told_late_has_its_place() {
+        let (mut merge, now) = (Merge::new(true), Instant::now());
+        merge.sort(0);
+        for time in [10, 30, 20] {
+            push(&mut merge, 0, time, now);
+        }
+        assert_eq!(popped(&mut merge, now), [] as [u64; 0]);
+        merge.advance(0, 15);
+        assert_eq!(popped(&mut merge, now), [10]);
+        push(&mut merge, 0, 18, now);
+        merge.advance(0, 30);
+        assert_eq!(popped(&mut merge, now), [18, 20, 30]);
+        push(&mut merge, 0, 40, now);
+        assert_eq!(popped(&mut merge, now + DELAY), [40]);
     }
 
     #[test]

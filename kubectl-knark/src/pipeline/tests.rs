@@ -41,6 +41,7 @@ pub fn event(boot_ns: u64) -> Event {
         container: None,
         process: Arc::new(process),
         thread: None,
+        cause: None,
         what: What::Exit { exit: Exit { code: Some(0), signal: None, duration_ns: 1 } },
     }
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use knark_specs::{
     event::{Api, ApiStage, Event, Exec, Exit, File, Path, PathMark, PathSource, Process, What},
     frame::FileOp,
+    link::Certainty,
 };
 
 use super::escape::{cell, cell_of, shell_word_of};
@@ -21,7 +22,7 @@ pub struct Detail<'e> {
     /// Why it failed.
     pub error: Option<&'e str>,
     /// Remarks.
-    pub marks: Vec<&'static str>,
+    pub marks: Vec<Cow<'e, str>>,
 }
 
 /// The operation, as JSON names it too.
@@ -34,12 +35,17 @@ pub fn operation(event: &Event) -> &'static str {
 
 /// What happened. `full` adds what a narrow table has no room for.
 pub fn detail(event: &Event, full: bool) -> Detail<'_> {
-    match &event.what {
+    let mut detail = match &event.what {
         What::Exec { exec } => of_exec(exec, &event.process),
         What::File { file } => of_file(file, full),
         What::Exit { exit } => of_exit(exit),
         What::Api { api } => of_api(api, full),
+    };
+    if let Some(cause) = event.cause.as_ref().filter(|_| full || matches!(event.what, What::Exec { .. })) {
+        let sure = if cause.certainty == Certainty::Certain { "" } else { "probably " };
+        detail.marks.push(Cow::Owned(format!("{sure}kubectl {} by {}", cell(&cause.subresource), cell(&cause.user))));
     }
+    detail
 }
 
 fn of_exec<'e>(exec: &Exec, process: &'e Process) -> Detail<'e> {
@@ -53,7 +59,7 @@ fn of_exec<'e>(exec: &Exec, process: &'e Process) -> Detail<'e> {
         (process.args_cut_from.is_some(), "arguments cut"),
     ] {
         if is_set {
-            marks.push(mark);
+            marks.push(mark.into());
         }
     }
     let Some(name) = process.args.get(0) else {
@@ -85,7 +91,7 @@ fn of_file(file: &File, full: bool) -> Detail<'_> {
         is_command: false,
         tail: change(file, full),
         error: file.error.as_deref().filter(|_| failed),
-        marks: marks.chain(argument.then_some("as given")).collect(),
+        marks: marks.chain(argument.then_some("as given")).map(Cow::Borrowed).collect(),
     }
 }
 
@@ -168,7 +174,7 @@ fn of_api(api: &Api, full: bool) -> Detail<'_> {
         }
         (ApiStage::Complete, _) => code,
     };
-    let marks = (!api.truncated.is_empty()).then_some("cut").into_iter().collect();
+    let marks = (!api.truncated.is_empty()).then_some("cut".into()).into_iter().collect();
     Detail { subjects: vec![Cow::Owned(subject)], is_command: true, tail, marks, ..Detail::default() }
 }
 

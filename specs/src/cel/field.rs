@@ -9,6 +9,7 @@ use crate::{
         Ancestor, Api, ApiBody, ApiUser, Container, Event, Exec, Exit, File, Kubernetes, Node, Owner, Path, PathMark, PathSource,
         Process, ProcessSource, Thread, What,
     },
+    link::Cause,
     texts::Texts,
 };
 
@@ -52,6 +53,7 @@ pub(crate) enum Object<'e> {
     Api(&'e Api),
     ApiUser(&'e ApiUser),
     ApiBody(&'e ApiBody),
+    Cause(&'e Cause),
 }
 
 impl<'e> Object<'e> {
@@ -134,6 +136,7 @@ impl<'e> Object<'e> {
             Self::Api(api) => api::of_api(api, name),
             Self::ApiUser(user) => api::of_user(user, name),
             Self::ApiBody(body) => api::of_body(body, name),
+            Self::Cause(cause) => api::of_cause(cause, name),
         }
     }
 }
@@ -175,6 +178,7 @@ fn of_event<'e>(event: &'e Event, name: &str) -> Option<Field<'e>> {
         ("container", _) => event.container.as_deref().map(|container| Field::Object(Object::Container(container))),
         ("process", _) => Some(Field::Object(Object::Process(&event.process))),
         ("thread", _) => event.thread.as_ref().map(|thread| Field::Object(Object::Thread(thread))),
+        ("cause", _) => event.cause.as_ref().map(|cause| Field::Object(Object::Cause(cause))),
         ("type", What::Exec { .. }) => text("exec"),
         ("type", What::File { .. }) => text("file"),
         ("type", What::Exit { .. }) => text("exit"),

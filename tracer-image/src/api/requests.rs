@@ -75,7 +75,7 @@ struct Attributes {
 
 impl Requests {
     /// Takes a step; `process` is the slot of the API server. The item that it completes goes to `batch`; says whether there is one.
-    pub fn take(&mut self, step: &bpf::Api<'_>, process: u32, batch: &mut Vec<u8>) -> bool {
+    pub fn take(&mut self, step: &bpf::Api<'_>, process: u32, batch: &mut Vec<u8>) -> u64 {
         let key = (step.head.tgid, step.goroutine);
         match step.site {
             site::BEGIN => self.begin(key, step),
@@ -88,7 +88,7 @@ impl Requests {
             site::CLOSED => return self.end(key, step, process, SWITCHING, batch),
             _ => {}
         }
-        false
+        0
     }
 
     /// Gives up the request of a step that makes no sense.
@@ -189,12 +189,17 @@ impl Requests {
         self.unsettled.extend(long.map(|number| (key, number)));
     }
 
-    fn end(&mut self, key: Key, step: &bpf::Api<'_>, process: u32, code: u16, batch: &mut Vec<u8>) -> bool {
-        let Some(open) = self.remove(key) else { return false };
+    fn end(&mut self, key: Key, step: &bpf::Api<'_>, process: u32, code: u16, batch: &mut Vec<u8>) -> u64 {
+        let Some(open) = self.remove(key) else { return 0 };
+        // A session that was short has a beginning all the same.
+        let begins = code < 400 && self.unsettled.contains(&(key, open.number));
+        if begins {
+            put(&open, &Told { process, stage: ApiStage::Started, time_ns: open.begun_ns, code: None, bytes: None }, batch);
+        }
         let bytes = (step.site == site::END).then(|| u64::try_from(step.bytes).ok()).flatten();
         let time_ns = step.head.boot_ns;
         put(&open, &Told { process, stage: ApiStage::Complete, time_ns, code: Some(code), bytes }, batch);
-        true
+        1 + u64::from(begins)
     }
 
     /// The goroutine on which the request of this step came in.

@@ -94,9 +94,8 @@ impl Tracer {
             return self.requests.discard(step);
         }
         let process = self.api_server(&step.head);
-        if self.requests.take(step, process, &mut self.batch) {
-            self.count_request();
-        }
+        let told = self.requests.take(step, process, &mut self.batch);
+        self.count_requests(told);
         if self.batch.len() >= batch::FULL {
             self.flush();
         }
@@ -107,7 +106,7 @@ impl Tracer {
         while let Some((key, head)) = self.requests.settle(now_ns) {
             let process = self.api_server(&head);
             self.requests.tell(key, process, &mut self.batch);
-            self.count_request();
+            self.count_requests(1);
         }
         self.requests.unsettled_since().unwrap_or(u64::MAX)
     }
@@ -116,9 +115,9 @@ impl Tracer {
         batch::put(&Item::Note(text), &mut self.batch);
     }
 
-    fn count_request(&mut self) {
-        self.requests_sent += 1;
-        self.sent += 1;
+    fn count_requests(&mut self, told: u64) {
+        self.requests_sent += told;
+        self.sent += told;
     }
 
     fn api_server(&mut self, head: &bpf::Head) -> u32 {

@@ -1,7 +1,10 @@
 //! The fields of requests to the Kubernetes API.
 
 use super::{Field, List, Object, optional, text};
-use crate::event::{Api, ApiBody, ApiUser};
+use crate::{
+    event::{Api, ApiBody, ApiUser},
+    link::Cause,
+};
 
 pub(super) fn of_api<'e>(api: &'e Api, name: &str) -> Option<Field<'e>> {
     match name {
@@ -39,6 +42,18 @@ pub(super) fn of_user<'e>(user: &'e ApiUser, name: &str) -> Option<Field<'e>> {
         "name" => text(&user.name),
         "uid" => text(&user.uid),
         "groups" => Some(Field::List(List::Texts(&user.groups))),
+        _ => None,
+    }
+}
+
+pub(super) fn of_cause<'e>(cause: &'e Cause, name: &str) -> Option<Field<'e>> {
+    match name {
+        "request_id" => text(&cause.request_id),
+        "user" => text(&cause.user),
+        "impersonator" => optional(cause.impersonator.as_ref()),
+        "subresource" => text(&cause.subresource),
+        "source" => optional(cause.source.as_ref()),
+        "certainty" => text(cause.certainty.name()),
         _ => None,
     }
 }

@@ -72,7 +72,7 @@ fn take(requests: &mut Requests, steps: &[Step]) -> Vec<String> {
     for step in steps {
         let bytes = step.bytes();
         let Some(Record::Api(record)) = Record::parse(&bytes) else { panic!("no record of a step") };
-        items += usize::from(requests.take(&record, 3, &mut batch));
+        items += usize::try_from(requests.take(&record, 3, &mut batch)).unwrap();
     }
     let told = told(&batch);
     assert_eq!(told.len(), items);

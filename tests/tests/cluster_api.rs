@@ -1,0 +1,66 @@
+//! Requests to the Kubernetes API, on one timeline with what happens on the nodes.
+#![expect(clippy::unwrap_used, reason = "helpers of tests have no better way to end")]
+
+use knark_tests::cluster::{Namespace, Trace, kubeconfig, kubectl_as, nodes};
+use serde_json::Value;
+
+/// The shell that `kubectl exec` starts is alice's, and so is all that it runs.
+#[test]
+fn a_shell_belongs_to_who_ran_exec() {
+    let (ns, nodes) = (Namespace::new(), nodes());
+    ns.run_ticker("web", &nodes[0]);
+    ns.allow("alice", &[("get,list,create", "pods,pods/exec")]);
+    let mut trace = Trace::start(&mut ns.trace(&["web", "--on", "api,exec", "--no-system", "--by", "alice", "-o", "json"]));
+    trace.says("streaming");
+    let ran = kubectl_as("alice", &["exec", "-n", &ns.name, "web", "-c", "main", "--", "sh", "-c", "echo a; /bin/cat /etc/hostname"]);
+    assert!(ran.status.success(), "{ran:?}");
+    let alices = |event: &Value| event["cause"]["user"] == "alice";
+    let shell = trace.event("shell", |event| alices(event) && event["process"]["args"][0] == "sh");
+    assert_eq!(shell["cause"]["certainty"], "certain", "{shell}");
+    let cat = trace.event("what it ran", |event| alices(event) && event["process"]["args"][1] == "/etc/hostname");
+    assert_eq!(cat["cause"], shell["cause"]);
+    let request = trace.event("request", |event| {
+        event["type"] == "api" && event["api"]["subresource"] == "exec" && event["api"]["stage"] == "complete"
+    });
+    let api = &request["api"];
+    assert_eq!(api["request_id"], shell["cause"]["request_id"]);
+    assert_eq!((&api["name"], &api["namespace"], &api["code"]), (&"web".into(), &ns.name.as_str().into(), &101.into()));
+    assert!(api["user_agent"].as_str().unwrap().starts_with("kubectl"), "{api}");
+    assert_eq!(trace.interrupt(), Some(0), "{}", trace.words());
+    let events = trace.events();
+    // The filter is about requests; what the pod does by itself is shown as well, and has no cause.
+    assert!(events.iter().any(|event| event["type"] == "exec" && event["cause"].is_null()), "{}", trace.words());
+    assert!(events.iter().all(|event| event["type"] != "api" || event["api"]["user"]["name"] == "alice"), "{}", trace.words());
+    ns.assert_clean();
+}
+
+/// Rules on api need no audit log, and no pod as a target.
+#[test]
+fn rules_match_requests() {
+    let ns = Namespace::new();
+    ns.allow("bob", &[("create", "configmaps")]);
+    let policy = format!(
+        "apiVersion: knark.dev/v1alpha1\nkind: TracePolicy\nmetadata: {{name: requests}}\nspec:\n  namespaces: {{names: [{}]}}\n  rules:\n  \
+         - name: secret-read\n    severity: high\n    message: \"{{{{api.user.name}}}} {{{{api.verb}}}} {{{{api.name}}}}\"\n    \
+         api: {{verbs: [get], resources: [secrets], codes: [403]}}\n",
+        ns.name
+    );
+    let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+    std::fs::write(file.path(), policy).unwrap();
+    let path = file.path().to_str().unwrap();
+    let args = ["trace", "-f", path, "--tracer-namespace", &ns.name, "-o", "json", "--fail-on-match"];
+    let mut trace = Trace::start(&mut knark_tests::cluster::knark(&args));
+    trace.says("streaming");
+    kubectl_as("bob", &["create", "configmap", "a", "-n", &ns.name]);
+    let refused = kubectl_as("bob", &["get", "secret", "password", "-n", &ns.name]);
+    assert!(!refused.status.success(), "{refused:?}");
+    let event = trace.event("match", |event| event["matches"][0]["rule"] == "secret-read");
+    assert_eq!(event["matches"][0]["message"], "bob get password");
+    assert_eq!((&event["api"]["decision"], &event["api"]["code"]), (&"denied".into(), &403.into()));
+    assert_eq!(trace.interrupt(), Some(4), "{}", trace.words());
+    let events = trace.events();
+    assert!(events.iter().all(|event| event["type"] == "summary" || event["matches"][0]["rule"] == "secret-read"));
+    assert_eq!(events.last().unwrap()["summary"]["matches"]["high"], 1, "{}", trace.words());
+    ns.assert_clean();
+    let _ = kubeconfig("bob");
+}
