@@ -49,6 +49,9 @@ impl super::Render for Json {
         if let Some(thread) = &event.thread {
             field(out, "thread", thread)?;
         }
+        if let Some(cause) = &event.cause {
+            field(out, "cause", cause)?;
+        }
         // What happened is an object of its own, whose fields belong into this one.
         let brace = out.len();
         write(out, &event.what)?;
@@ -162,7 +165,10 @@ impl serde_json::ser::Formatter for Escaping {
 
 #[cfg(test)]
 mod tests {
-    use knark_specs::event::Thread;
+    use knark_specs::{
+        event::Thread,
+        link::{Cause, Certainty},
+    };
 
     use super::*;
     use crate::{pipeline::tests::event, render::Render as _};
@@ -180,6 +186,14 @@ mod tests {
         check(&mut json, &event);
         check(&mut json, &event);
         event.thread = Some(Thread { tid: 9, comm: "t".into() });
+        event.cause = Some(Cause {
+            request_id: "1".into(),
+            user: "alice".into(),
+            impersonator: None,
+            subresource: "exec".into(),
+            source: None,
+            certainty: Certainty::Certain,
+        });
         event.container = Some(Arc::new(Container { id: "c".into(), name: "n".into(), image: "i".into(), cgroup_id: 3 }));
         check(&mut json, &event);
         let pod = Kubernetes { namespace: "ns".into(), pod: "p".into(), pod_uid: "u".into(), labels: None, owner: None };
