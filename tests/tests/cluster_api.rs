@@ -3,7 +3,10 @@
 
 use std::process::{Command, Output};
 
-use knark_tests::cluster::{Namespace, Trace, knark, kubeconfig, nodes, wait_for};
+use knark_tests::{
+    cluster::{Namespace, Trace, knark, kubeconfig, nodes, wait_for},
+    program::{plugin, tracer},
+};
 use serde_json::Value;
 
 /// What a user without rights of its own gets to hear.
@@ -78,4 +81,42 @@ fn rules_match_requests() {
     let matched = events.iter().filter(|event| is_match(event)).count();
     assert_eq!(events.last().unwrap()["summary"]["matches"]["high"], matched, "{}", trace.words());
     ns.assert_clean();
+}
+
+#[test]
+fn a_shell_in_a_pod_is_told_of_when_it_begins_and_when_it_ends() {
+    let (ns, nodes) = (Namespace::new(), nodes());
+    ns.run("web", &nodes[0], &["/bin/sleep", "600"]);
+    let mut command = plugin();
+    command.env("KNARK_TRACER", tracer()).args(["trace", "--local", "--on", "api,exec", "-o", "json"]);
+    let mut trace = Trace::start(&mut command);
+    let is_ours = |event: &Value| event["type"] == "api" && event["api"]["namespace"] == ns.name.as_str();
+    // The node's kubelet looks at its pods all the time; from then on requests are seen.
+    trace.event("request", |event| event["type"] == "api");
+    ns.kubectl(&["exec", "web", "--", "/bin/sh", "-c", "sleep 1; true"]);
+    let exec = |stage: &str| {
+        trace.event(&format!("exec that is {stage}"), |event| {
+            is_ours(event) && event["api"]["subresource"] == "exec" && event["api"]["stage"] == stage
+        })
+    };
+    let (started, complete) = (exec("started"), exec("complete"));
+    for event in [&started, &complete] {
+        let api = &event["api"];
+        assert_eq!((&api["name"], &api["resource"]), (&"web".into(), &"pods".into()), "{api:#}");
+        assert_eq!(api["user"]["name"], "admin", "{api:#}");
+        assert!(api["query"].as_str().unwrap().contains("command=%2Fbin%2Fsh"), "{api:#}");
+    }
+    let (from, to) = (&started["api"], &complete["api"]);
+    assert_eq!((&from["request_id"], &from["audit_id"]), (&to["request_id"], &to["audit_id"]));
+    assert_eq!((&from["code"], &to["code"], &to["decision"]), (&Value::Null, &101.into(), &"allowed".into()));
+    assert!(to["latency_ns"].as_u64().unwrap() > 1_000_000_000, "{to:#}");
+    // What it executes comes in between.
+    let shell = trace.event("shell", |event| event["type"] == "exec" && event["process"]["args"][2] == "sleep 1; true");
+    assert!(from["received"].as_str() < shell["time"].as_str() && shell["time"].as_str() < complete["time"].as_str());
+    trace.interrupt();
+
+    let log = std::fs::read_to_string(kubeconfig("admin").with_file_name("audit.log")).unwrap();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let of_it: Vec<Value> = lines.filter(|line| line["auditID"] == to["audit_id"]).collect();
+    assert!(of_it.iter().any(|line| line["responseStatus"]["code"] == 101), "{of_it:#?}");
 }
