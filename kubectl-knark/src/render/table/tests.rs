@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use knark_specs::{
-    event::{Ancestor, Container, Exec, File, Kubernetes, Path},
+    event::{Ancestor, Api, ApiStage, ApiUser, Container, Exec, File, Kubernetes, Path},
     frame::FileOp,
     linux::Mode,
 };
@@ -150,4 +150,40 @@ fn colours_say_what_it_is() {
     assert!(table.contains("\x1b[33mchmod\x1b[0m       "), "{table:?}");
     assert!(table.contains("\x1b[31m ENOENT\x1b[0m\n"), "{table:?}");
     assert!(table.contains("\x1b[2m (deleted)\x1b[0m\n"), "{table:?}");
+}
+
+#[test]
+fn requests_say_who_did_what_to_what() {
+    let api = |change: fn(&mut Api)| {
+        let user = ApiUser { name: "alice".into(), ..ApiUser::default() };
+        let mut api = Api {
+            verb: "get".into(),
+            resource: "secrets".into(),
+            namespace: "prod".into(),
+            name: "db-\u{1b}[2Jpassword".into(),
+            user: Some(user),
+            code: Some(200),
+            latency_ns: Some(1_234_567),
+            ..Api::default()
+        };
+        change(&mut api);
+        let mut event = file(FileOp::Open, "");
+        event.what = What::Api { api: Box::new(api) };
+        let detail = words::detail(&event, true);
+        let marks = detail.marks.join(",");
+        format!("{}{}{marks}", detail.subjects.join(" "), detail.tail)
+    };
+    assert_eq!(api(|_| {}), r"alice get secrets prod/db-\x1b[2Jpassword 200 after 1ms 234us");
+    let changed = api(|api| {
+        api.impersonator = Some(ApiUser { name: "root".into(), ..ApiUser::default() });
+        (api.group, api.subresource) = ("apps".into(), "scale".into());
+        (api.name, api.code, api.latency_ns) = (String::new(), Some(403), None);
+        api.truncated = vec!["query".into()];
+    });
+    assert_eq!(changed, "root as alice get secrets/scale.apps prod/ 403cut");
+    let begun = api(|api| {
+        (api.stage, api.user, api.code) = (ApiStage::Started, None, None);
+        (api.resource, api.path) = (String::new(), "/healthz".into());
+    });
+    assert_eq!(begun, "- get /healthz started");
 }
