@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::{
@@ -77,6 +78,12 @@ impl ApiServer {
         self.server.wait().expect("a child can be waited for");
         self.server = spawn_server(self.folder.path(), self.ports);
         self.wait();
+    }
+
+    /// Stops etcd, so that requests wait; `false` lets it go on.
+    pub fn hold(&self, hold: bool) {
+        let signal = if hold { Signal::STOP } else { Signal::CONT };
+        kill_process(Pid::from_child(&self.etcd), signal).expect("etcd runs");
     }
 
     /// Its process.

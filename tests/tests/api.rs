@@ -174,6 +174,23 @@ fn every_request_is_what_the_audit_log_says() {
 }
 
 #[test]
+fn a_request_that_times_out_is_told_of() {
+    let server = ApiServer::start();
+    let mut trace = Trace::start(&mut trace());
+    await_first(&trace, &server);
+    server.hold(true);
+    let output = server.run("admin", ["get", "--raw", "/api/v1/namespaces/default?timeout=1s"]);
+    server.hold(false);
+    assert!(!output.status.success());
+    let event = trace.event("timeout", |event| is_of(event, &server) && event["api"]["query"] == "timeout=1s");
+    let api = &event["api"];
+    assert!(api["code"].as_u64().is_none_or(|code| code >= 500), "{api:#}");
+    assert_eq!((&api["stage"], &api["user"]["name"]), (&"complete".into(), &"admin".into()), "{api:#}");
+    assert!((900_000_000..30_000_000_000).contains(&api["latency_ns"].as_u64().unwrap()), "{api:#}");
+    assert_eq!(trace.interrupt(), Some(0), "{}", trace.stderr());
+}
+
+#[test]
 fn a_server_that_starts_anew_is_found_and_the_gap_is_told() {
     let mut server = ApiServer::start();
     let mut trace = Trace::start(&mut trace());

@@ -17,8 +17,10 @@ pub mod site {
     pub const END: u8 = 5;
     /// The connection of HTTP/1 that it came over has ended.
     pub const CLOSED: u8 = 6;
+    /// It is given up: its handler never returns.
+    pub const ABORTED: u8 = 7;
     /// How many sites there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
 }
 
 /// Texts that a record has room for.

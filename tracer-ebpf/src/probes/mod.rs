@@ -1,5 +1,6 @@
 //! One probe per file. Each names the kernel's prototype that it rests on.
 
+mod api_aborted;
 mod api_attributes;
 mod api_audit_id;
 mod api_begin;

@@ -96,6 +96,8 @@ fn sites(functions: &Functions<'_>) -> Result<(Vec<Site>, [bool; server::COUNT])
     add("api_attributes", functions.closures("withAuthorization", |one| functions.results(one, Call::To(attributes))))?;
     let forbidden = api("endpoints/handlers/responsewriters.Forbidden");
     add("api_denied", functions.one(&forbidden, |one| functions.arguments(one)))?;
+    let aborted = api("endpoints/metrics.RecordRequestAbort");
+    add("api_aborted", functions.one(&aborted, |one| functions.arguments(one)))?;
     add("api_end_http1", functions.one(ENDS[server::HTTP1], |one| functions.arguments(one)))?;
     add("api_closed", functions.one("net/http.(*conn).serve.func1", |one| functions.arguments(one)))?;
     // Either serves HTTP/2: which one, the build decides.

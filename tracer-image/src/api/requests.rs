@@ -83,9 +83,11 @@ impl Requests {
             site::USER => self.learn(self.outer(step), |open| open.authenticated = Some(user(open, step, "impersonator"))),
             site::ATTRIBUTES => self.attributes(self.outer(step), step),
             site::DENIED => self.learn(self.outer(step), |open| open.denied = true),
-            site::END => return self.end(key, step, process, code(step.status), batch),
+            site::END => return self.end(key, step, process, Some(code(step.status)), batch),
             // An HTTP/1 connection that no request had taken over has none open.
-            site::CLOSED => return self.end(key, step, process, SWITCHING, batch),
+            site::CLOSED => return self.end(key, step, process, Some(SWITCHING), batch),
+            // What its client was answered, if anything, isn't known.
+            site::ABORTED => return self.end(key, step, process, None, batch),
             _ => {}
         }
         0
@@ -189,16 +191,16 @@ impl Requests {
         self.unsettled.extend(long.map(|number| (key, number)));
     }
 
-    fn end(&mut self, key: Key, step: &bpf::Api<'_>, process: u32, code: u16, batch: &mut Vec<u8>) -> u64 {
+    fn end(&mut self, key: Key, step: &bpf::Api<'_>, process: u32, code: Option<u16>, batch: &mut Vec<u8>) -> u64 {
         let Some(open) = self.remove(key) else { return 0 };
         // A session that was short has a beginning all the same.
-        let begins = code < 400 && self.unsettled.contains(&(key, open.number));
+        let begins = code.is_none_or(|code| code < 400) && !open.denied && self.unsettled.contains(&(key, open.number));
         if begins {
             put(&open, &Told { process, stage: ApiStage::Started, time_ns: open.begun_ns, code: None, bytes: None }, batch);
         }
         let bytes = (step.site == site::END).then(|| u64::try_from(step.bytes).ok()).flatten();
         let time_ns = step.head.boot_ns;
-        put(&open, &Told { process, stage: ApiStage::Complete, time_ns, code: Some(code), bytes }, batch);
+        put(&open, &Told { process, stage: ApiStage::Complete, time_ns, code, bytes }, batch);
         1 + u64::from(begins)
     }
 

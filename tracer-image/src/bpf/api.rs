@@ -16,7 +16,7 @@ use super::{AttachError, MapError, load};
 use crate::api::binary::Site;
 
 /// The programs, by what they are called.
-pub(super) const PROGRAMS: [&str; 9] = [
+pub(super) const PROGRAMS: [&str; 10] = [
     "api_begin",
     "api_audit_id",
     "api_user",
@@ -26,6 +26,7 @@ pub(super) const PROGRAMS: [&str; 9] = [
     "api_end_http2",
     "api_end_bundled",
     "api_closed",
+    "api_aborted",
 ];
 
 /// Probes in one executable; they stay until [`detach`].

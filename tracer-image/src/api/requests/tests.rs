@@ -210,6 +210,14 @@ fn long_running_requests_are_told_of_when_they_last() {
 }
 
 #[test]
+fn a_request_that_is_given_up_has_no_code() {
+    let mut requests = Requests::default();
+    let steps = [begin(1, 10, "/x"), attributes(2, 11, 10, "alice", "get", "pods", ""), step(site::ABORTED, 9, 10, 1)];
+    assert!(take(&mut requests, &steps)[0].contains("Some(Allowed) None"));
+    assert!(take(&mut requests, &[step(site::END, 10, 10, 1)]).is_empty());
+}
+
+#[test]
 fn what_is_cut_is_named() {
     let mut requests = Requests::default();
     let mut first = begin(1, 10, "/x?y=z");
