@@ -366,9 +366,15 @@ mod tests {
 
     #[test]
     fn every_pack_has_cases_and_every_case_names_rules_that_there_are() {
-        for (name, text) in
-            shipped!("cis-control-plane", "cis-node", "container-escape", "credentials", "execution", "persistence")
-        {
+        for (name, text) in shipped!(
+            "cis-control-plane",
+            "cis-node",
+            "container-escape",
+            "credentials",
+            "execution",
+            "persistence",
+            "sensitive-api"
+        ) {
             let file = CaseFile::read(&typed::node(text)).unwrap_or_else(|problems| panic!("{name}: {problems:#?}"));
             assert_eq!(file.pack.as_deref(), Some(name));
             let pack = packs::get(name).unwrap();

@@ -12,7 +12,7 @@ pub struct Pack {
 }
 
 /// All packs, by name.
-pub const ALL: [Pack; 6] = [
+pub const ALL: [Pack; 7] = [
     Pack {
         name: "cis-control-plane",
         intent: "files of the control plane whose mode or owner leaves what CIS 1.1.1 to 1.1.21 ask for",
@@ -42,6 +42,11 @@ pub const ALL: [Pack; 6] = [
         name: "persistence",
         intent: "changes that let a program come back: cron, systemd, preloads, login keys, shell profiles, sudo, PAM",
         text: include_str!("../packs/persistence.yaml"),
+    },
+    Pack {
+        name: "sensitive-api",
+        intent: "requests to the Kubernetes API: secrets, access rights, sessions in pods, tokens, deletions, any other change and read",
+        text: include_str!("../packs/sensitive-api.yaml"),
     },
 ];
 
