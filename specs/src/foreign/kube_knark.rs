@@ -1,5 +1,7 @@
 //! kube-knark's specs: calls of the Kubernetes API, and commands that change files.
 
+mod call;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
@@ -9,9 +11,7 @@ use super::{Findings, RULE_LIMIT, cut, policy, quoted, slug, unique};
 use crate::{
     frame::FileOp,
     linux::Mode,
-    policy::{
-        ApiMatch, ExecMatch, FileMatch, ModeProperty, ProcessMatch, ResultMatch, Rule, Severity, TracePolicy, TracePolicySpec,
-    },
+    policy::{ExecMatch, FileMatch, ModeProperty, ProcessMatch, ResultMatch, Rule, Severity, TracePolicy, TracePolicySpec},
     yaml::{Entry, Node, Value},
 };
 
@@ -165,8 +165,8 @@ pub(super) fn convert(spec: &Spec, findings: &mut Findings<'_>) -> Vec<TracePoli
 /// An entry's rules, each with what its name ends in.
 fn converted(entry: &Call, plain: &Rule, field: &str, findings: &mut Findings<'_>) -> Vec<(&'static str, Rule)> {
     match (&entry.uri, entry.commands.as_slice()) {
-        (Some(uri), []) => match request(uri, entry.method.as_deref().unwrap_or("GET"), field, findings) {
-            Some(api) => vec![("", Rule { api: Some(api), ..plain.clone() })],
+        (Some(uri), []) => match call::request(uri, entry.method.as_deref().unwrap_or("GET"), field, findings) {
+            Some((api, condition)) => vec![("", Rule { api: Some(api), condition, ..plain.clone() })],
             None => Vec::new(),
         },
         (None, [program, arguments @ ..]) => {
@@ -301,75 +301,12 @@ fn whole(path: &str) -> String {
     }
 }
 
-/// The request that a method and a path stand for.
-fn request(uri: &str, method: &str, field: &str, findings: &mut Findings<'_>) -> Option<ApiMatch> {
-    let at_uri = format!("{field}.uri");
-    let path = uri.split(['?', '#']).next().unwrap_or_default();
-    let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
-    let (group, rest) = match parts.as_slice() {
-        ["api", _version, rest @ ..] => ("", rest),
-        ["apis", group, _version, rest @ ..] => (*group, rest),
-        _ => (path, [].as_slice()),
-    };
-    let (watch, rest) = match rest {
-        ["watch", rest @ ..] => (true, rest),
-        rest => (false, rest),
-    };
-    let (namespace, rest) = match rest {
-        ["namespaces", _, "status" | "finalize"] => (None, rest),
-        ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (Some(*namespace), rest),
-        rest => (None, rest),
-    };
-    let Some((resource, rest)) = rest.split_first() else {
-        findings.warn(&at_uri, format!("{} is no resource's", cut(uri)), "left out: rules are about resources");
-        return None;
-    };
-    let (name, subresource) = match rest {
-        [] => (None, ""),
-        [name] => (Some(*name), ""),
-        [name, subresource, ..] => (Some(*name), *subresource),
-    };
-    let verbs: &[&str] = match (method.to_ascii_uppercase().as_str(), name) {
-        ("GET" | "HEAD", _) if watch => &["watch"],
-        ("GET" | "HEAD", None) => &["list", "watch"],
-        // A websocket is opened by GET.
-        ("GET" | "HEAD", Some(_)) => &["get"],
-        ("POST", _) => &["create"],
-        ("PUT", _) => &["update"],
-        ("PATCH", _) => &["patch"],
-        ("DELETE", None) => &["deletecollection"],
-        ("DELETE", Some(_)) => &["delete"],
-        _ => {
-            findings.error(&format!("{field}.method"), format!("{} is no method of the Kubernetes API", cut(method)), "");
-            return None;
-        }
-    };
-    let fixed = |part: Option<&str>| part.filter(|part| !part.starts_with('{')).map(str::to_owned);
-    let list = name.is_none() && verbs.contains(&"list");
-    let namespaces = match (fixed(namespace), namespace) {
-        (Some(namespace), _) => vec![namespace],
-        // The list of one namespace is another request than that of all.
-        (None, Some(_)) if list => vec!["regex:.+".to_owned()],
-        (None, None) if list => vec![String::new()],
-        _ => Vec::new(),
-    };
-    Some(ApiMatch {
-        verbs: verbs.iter().map(|verb| (*verb).to_owned()).collect(),
-        groups: vec![group.to_owned()],
-        resources: vec![(*resource).to_owned()],
-        subresources: vec![subresource.to_owned()],
-        namespaces,
-        names: fixed(name).into_iter().collect(),
-        ..ApiMatch::default()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use crate::{
         foreign::{Converted, Kind, convert},
         frame::FileOp,
-        policy::{ApiMatch, Rule, Severity},
+        policy::{Rule, Severity},
         typed::node,
     };
 
@@ -437,44 +374,6 @@ mod tests {
     fn a_command_of_unknown_effect_is_watched_for_alone() {
         let found = entry("fs", "{name: a, commands: [frob, /x], severity: INFO}");
         assert_eq!((rules(&found).len(), found.problems.len()), (1, 1));
-    }
-
-    #[test]
-    fn a_call_is_a_request() {
-        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        for (method, uri, verbs, group, resource, subresource, namespaces) in [
-            ("GET", "/api/v1/namespaces/{namespace}/pods/{name}", &["get"][..], "", "pods", "", &[][..]),
-            ("GET", "/api/v1/namespaces/{namespace}/pods", &["list", "watch"], "", "pods", "", &["regex:.+"]),
-            ("GET", "/api/v1/pods", &["list", "watch"], "", "pods", "", &[""]),
-            ("GET", "/api/v1/watch/pods", &["watch"], "", "pods", "", &[]),
-            ("POST", "/api/v1/namespaces/kube-system/pods", &["create"], "", "pods", "", &["kube-system"]),
-            ("POST", "/api/v1/namespaces/{n}/pods/{name}/exec", &["create"], "", "pods", "exec", &[]),
-            ("PUT", "/apis/apps/v1/namespaces/{n}/deployments/{name}/status", &["update"], "apps", "deployments", "status", &[]),
-            ("PATCH", "/api/v1/nodes/{name}", &["patch"], "", "nodes", "", &[]),
-            ("DELETE", "/apis/batch/v1/namespaces/{n}/jobs", &["deletecollection"], "batch", "jobs", "", &[]),
-            ("delete", "/api/v1/namespaces/{name}", &["delete"], "", "namespaces", "", &[]),
-            ("PUT", "/api/v1/namespaces/{name}/finalize", &["update"], "", "namespaces", "finalize", &[]),
-        ] {
-            let found = entry("api", &format!("{{name: a, uri: '{uri}', method: {method}, severity: INFO}}"));
-            assert_eq!(found.problems, [], "{method} {uri}");
-            let want = ApiMatch {
-                verbs: owned(verbs),
-                groups: owned(&[group]),
-                resources: owned(&[resource]),
-                subresources: owned(&[subresource]),
-                namespaces: owned(namespaces),
-                ..ApiMatch::default()
-            };
-            assert_eq!(rules(&found)[0].api.as_ref(), Some(&want), "{method} {uri}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_request_to_a_resource_is_said() {
-        for (uri, method) in [("/healthz", "GET"), ("/api/v1", "GET"), ("", "GET"), ("/api/v1/pods", "BREW")] {
-            let found = entry("api", &format!("{{name: a, uri: '{uri}', method: {method}, severity: INFO}}"));
-            assert!(found.policies.is_empty() && !found.problems.is_empty(), "{uri}");
-        }
     }
 
     #[test]
