@@ -77,43 +77,40 @@ impl Resource {
         Some(Self { group, version, name, subresource, namespaced })
     }
 
-    /// The only rule that a user's request falls under: at the first of its events, whatever its place.
+    /// The only rule that a user's request falls under when it begins; when it ends, unless that is another.
     fn only_match(&self, pack: &Policies, verb: &str) -> anyhow::Result<Match> {
-        let lasts = verb == "watch" || ["exec", "attach", "portforward", "proxy"].contains(&self.subresource.as_str());
-        let namespace = if self.namespaced { "shop" } else { "" };
-        let mut matches = if lasts {
+        let is_session = self.group.is_empty() && ["exec", "attach", "portforward"].contains(&self.subresource.as_str());
+        if !is_session && verb != "watch" {
+            return self.only(pack, verb, json!({ "stage": "complete", "code": 200, "latency_ns": 2_000_000_000 }));
+        }
+        let begun = self.only(pack, verb, json!({ "stage": "started" }))?;
+        for same in [json!({ "code": 403, "latency_ns": 2_000_000_000 }), json!({ "code": 101, "latency_ns": 2_000_000 })] {
+            let found = self.only(pack, verb, same)?;
             ensure!(
-                self.matches(pack, verb, namespace, json!({ "stage": "complete", "code": 200 }))?
-                    .iter()
-                    .map(|m| &m.rule)
-                    .eq(["long-request-ended"]),
-                "{verb} {self}: its end matches otherwise than as one"
+                found.rule == begun.rule,
+                "{verb} {self}: {} at its beginning, and {} at its early end",
+                begun.rule,
+                found.rule
             );
-            ensure!(
-                self.matches(pack, verb, namespace, json!({ "stage": "started", "code": 403 }))?.is_empty(),
-                "{verb} {self}: what fails matches before its end"
-            );
-            let failed = self.matches(pack, verb, namespace, json!({ "stage": "complete", "code": 403 }))?;
-            let begun = self.matches(pack, verb, namespace, json!({ "stage": "started" }))?;
-            ensure!(
-                failed.iter().map(|m| &m.rule).eq(begun.iter().map(|m| &m.rule)),
-                "{verb} {self}: it matters whether it fails"
-            );
-            begun
-        } else {
-            self.matches(pack, verb, namespace, json!({ "stage": "complete", "code": 200 }))?
-        };
-        match (matches.pop(), matches.is_empty()) {
-            (Some(only), true) => Ok(only),
+        }
+        let ended = self.only(pack, verb, json!({ "code": 101, "latency_ns": 2_000_000_000 }))?;
+        ensure!(ended.rule.ends_with("-ended"), "{verb} {self}: {} at its end", ended.rule);
+        Ok(begun)
+    }
+
+    fn only(&self, pack: &Policies, verb: &str, more: Value) -> anyhow::Result<Match> {
+        let mut found = self.matches(pack, verb, more)?;
+        match (found.pop(), found.as_slice()) {
+            (Some(only), []) => Ok(only),
             (None, _) => bail!("{verb} {self}: no rule"),
-            (Some(last), false) => bail!("{verb} {self}: {} and {} rules before it", last.rule, matches.len()),
+            (Some(last), [first, ..]) => bail!("{verb} {self}: both {} and {}", first.rule, last.rule),
         }
     }
 
-    fn matches(&self, pack: &Policies, verb: &str, namespace: &str, more: Value) -> anyhow::Result<Vec<Match>> {
+    fn matches(&self, pack: &Policies, verb: &str, more: Value) -> anyhow::Result<Vec<Match>> {
         let mut api = json!({
             "verb": verb, "group": self.group, "version": self.version, "resource": self.name, "subresource": self.subresource,
-            "namespace": namespace, "name": "one", "user": { "name": "alice", "groups": ["system:authenticated"] },
+            "namespace": if self.namespaced { "shop" } else { "" }, "name": "one", "user": { "name": "alice", "groups": ["system:authenticated"] },
         });
         if let (Value::Object(api), Value::Object(more)) = (&mut api, more) {
             api.extend(more);
