@@ -81,6 +81,7 @@ fn add_field(message: &mut String, field: Field<'_>) {
     match field {
         Field::Bool(value) => add(message, if value { "true" } else { "false" }),
         Field::Int(number) => add(message, &number.to_string()),
+        Field::Double(number) => add(message, &number.to_string()),
         Field::Text(text) => add(message, text),
         Field::Made(text) => add(message, &text),
         Field::List(list) => {
@@ -92,8 +93,8 @@ fn add_field(message: &mut String, field: Field<'_>) {
                 add_field(message, item);
             }
         }
-        // The check lets none of these through.
-        Field::Map(_) | Field::Object(_) => add(message, "-"),
+        // The check lets none of these through, but for what a body holds.
+        Field::Map(_) | Field::Object(_) | Field::Json(_) => add(message, "-"),
     }
 }
 
@@ -121,7 +122,7 @@ fn problem(path: &str, span: Range<usize>) -> Option<Problem> {
                 let problem = Problem::error(place, "", format!("`{parent}` is an object, which no message can show"));
                 return Some(problem.help(format!("name one of its fields: {}", names.join(", "))));
             }
-            (Type::Map(_), Some(_)) => return None,
+            (Type::Map(_) | Type::Unknown, Some(_)) => return None,
             (Type::Map(_), None) => {
                 let problem = Problem::error(place, "", format!("`{parent}` is a map, which no message can show"));
                 return Some(problem.help(format!("name a key of it: {parent}.app")));

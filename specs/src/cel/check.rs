@@ -319,6 +319,12 @@ impl Check<'_> {
                     member.kind.clone()
                 }
                 Type::Map(value) => (**value).clone(),
+                // What is below has no schema; the path goes on as it is written.
+                Type::Unknown => {
+                    self.references.insert(shown);
+                    expression.expr = Expr::Ident(format!("{}{}", if test { HAS } else { "" }, path.join(".")));
+                    return if test { Type::Bool } else { Type::Unknown };
+                }
                 kind => {
                     let place = self.path_span(expression, path.len() - 1 - depth);
                     let problem = Problem::error(place, "", format!("`{shown}` is {}: it has no fields", article(kind)));
@@ -534,10 +540,10 @@ fn widened(kind: Type) -> Type {
 /// A type in a sentence.
 fn article(kind: &Type) -> String {
     match kind {
-        Type::Bool | Type::Bytes | Type::Null => kind.to_string(),
+        Type::Bool | Type::Bytes | Type::Null | Type::Unknown => kind.to_string(),
         Type::Text(Text::OneOf(_)) => "a text".to_owned(),
         Type::Text(Text::Mode) => "a text such as \"0644\"".to_owned(),
-        Type::Object(_) | Type::UInt | Type::Unknown => format!("an {kind}"),
+        Type::Object(_) | Type::UInt => format!("an {kind}"),
         _ => format!("a {kind}"),
     }
 }

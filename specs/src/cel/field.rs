@@ -1,8 +1,13 @@
 //! An event's fields by name, read out of the event itself.
 
 mod api;
+mod json;
 
 use std::{collections::BTreeMap, fmt};
+
+use serde_json::{Map, Value};
+
+pub(super) use json::member;
 
 use crate::{
     event::{
@@ -18,12 +23,15 @@ use crate::{
 pub(crate) enum Field<'e> {
     Bool(bool),
     Int(i64),
+    Double(f64),
     Text(&'e str),
     /// What JSON shows as a text and the event holds as something else.
     Made(String),
     List(List<'e>),
     Map(&'e BTreeMap<String, String>),
     Object(Object<'e>),
+    /// An object in a request's or response's body.
+    Json(&'e Map<String, Value>),
 }
 
 /// A list's items, wherever they are.
@@ -33,6 +41,7 @@ pub(crate) enum List<'e> {
     Flags(&'e [std::borrow::Cow<'static, str>]),
     Marks(&'e [PathMark]),
     Ancestors(&'e [Ancestor]),
+    Json(&'e [Value]),
 }
 
 /// Something with fields.
@@ -66,6 +75,7 @@ impl<'e> Object<'e> {
                 (field, None) => return Some(field),
                 (Field::Object(next), Some(below)) => (object, rest) = (next, below),
                 (Field::Map(map), Some(key)) => return map.get(key).map(|value| Field::Text(value)),
+                (Field::Json(map), Some(path)) => return json::below(map, path),
                 _ => return None,
             }
         }
@@ -149,6 +159,7 @@ impl<'e> List<'e> {
             Self::Flags(flags) => flags.len(),
             Self::Marks(marks) => marks.len(),
             Self::Ancestors(ancestors) => ancestors.len(),
+            Self::Json(items) => items.len(),
         }
     }
 
@@ -159,6 +170,7 @@ impl<'e> List<'e> {
             Self::Flags(flags) => flags.get(at).map(|flag| Field::Text(flag)),
             Self::Marks(marks) => marks.get(at).map(|mark| Field::Text(path_mark(*mark))),
             Self::Ancestors(ancestors) => ancestors.get(at).map(|ancestor| Field::Object(Object::Ancestor(ancestor))),
+            Self::Json(items) => items.get(at).and_then(json::field),
         }
     }
 

@@ -20,7 +20,7 @@ pub struct Field {
 /// The type of an expression.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Type {
-    /// What a problem was already reported for: anything goes.
+    /// What a problem was already reported for, or what nobody knows before it comes, such as a body's JSON: anything goes.
     Unknown,
     Bool,
     Int,
@@ -107,7 +107,7 @@ pub(crate) fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) 
 impl std::fmt::Display for Type {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Unknown => f.write_str("unknown"),
+            Self::Unknown => f.write_str("anything"),
             Self::Bool => f.write_str("true or false"),
             Self::Int => f.write_str("number"),
             Self::UInt => f.write_str("unsigned number"),

@@ -12,12 +12,12 @@ use cel::{
     ExecutionError,
     common::{
         traits::{self, Container, Indexer, Iterable, Sizer},
-        types::{CelBool, CelInt, CelString, LIST_TYPE, MAP_TYPE, Type},
+        types::{CelBool, CelDouble, CelInt, CelString, LIST_TYPE, MAP_TYPE, Type},
         value::{CowVal, StaticVal, Val},
     },
 };
 
-use super::field::{Field, List, Object};
+use super::field::{self, Field, List, Object};
 
 static OBJECT: Type = Type::new_struct_type("object");
 static BUDGET: Type = Type::new_struct_type("budget");
@@ -27,11 +27,13 @@ pub(super) fn of_field<'b, 'v, 'e: 'v>(field: Field<'e>) -> CowVal<'b, 'v> {
     match field {
         Field::Bool(value) => CowVal::owned(CelBool::from(value)),
         Field::Int(number) => CowVal::owned(CelInt::from(number)),
+        Field::Double(number) => CowVal::owned(CelDouble::from(number)),
         Field::Text(text) => CowVal::owned(CelString::from(text)),
         Field::Made(text) => CowVal::owned(CelString::from(text)),
         Field::List(list) => CowVal::owned(EventList { list, items: OnceLock::new() }),
         Field::Map(map) => CowVal::owned(EventMap { map, keys: OnceLock::new() }),
         Field::Object(object) => CowVal::owned(EventObject(object)),
+        Field::Json(map) => CowVal::owned(EventJson { map, keys: OnceLock::new() }),
     }
 }
 
@@ -81,6 +83,12 @@ struct EventList<'e> {
 #[derive(Debug)]
 struct EventMap<'e> {
     map: &'e BTreeMap<String, String>,
+    keys: OnceLock<Vec<CelString<'e>>>,
+}
+
+#[derive(Debug)]
+struct EventJson<'e> {
+    map: &'e serde_json::Map<String, serde_json::Value>,
     keys: OnceLock<Vec<CelString<'e>>>,
 }
 
@@ -333,6 +341,85 @@ impl Iterable for EventMap<'_> {
 }
 
 impl Sizer for EventMap<'_> {
+    fn size(&self) -> CelInt {
+        size(self.map.len())
+    }
+}
+
+impl Val for EventJson<'_> {
+    fn get_type(&self) -> &Type {
+        &MAP_TYPE_STATIC
+    }
+
+    fn cel_type() -> &'static Type {
+        &MAP_TYPE_STATIC
+    }
+
+    fn as_container(&self) -> Option<&dyn Container> {
+        Some(self)
+    }
+
+    fn as_indexer<'b, 'v>(&'b self) -> Option<&'b (dyn Indexer + 'v)>
+    where
+        Self: 'v,
+    {
+        Some(self)
+    }
+
+    fn as_iterable<'b, 'v>(&'b self) -> Option<&'b (dyn Iterable + 'v)>
+    where
+        Self: 'v,
+    {
+        Some(self)
+    }
+
+    fn as_sizer(&self) -> Option<&dyn Sizer> {
+        Some(self)
+    }
+
+    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v>
+    where
+        Self: 'v,
+    {
+        Box::new(Self { map: self.map, keys: OnceLock::new() })
+    }
+}
+
+impl Container for EventJson<'_> {
+    fn contains(&self, key: &dyn Val) -> Result<bool, ExecutionError> {
+        Ok(key.downcast_ref::<CelString>().is_some_and(|key| field::member(self.map, key.inner()).is_some()))
+    }
+}
+
+impl Indexer for EventJson<'_> {
+    fn get<'b, 'v>(&'b self, key: &dyn Val) -> Result<CowVal<'b, 'v>, ExecutionError>
+    where
+        Self: 'v,
+    {
+        let key = text(key)?;
+        field::member(self.map, key).map(of_field).ok_or_else(|| ExecutionError::no_such_key(key))
+    }
+
+    fn steal<'v>(self: Box<Self>, key: &dyn Val) -> Result<Box<dyn Val + 'v>, ExecutionError>
+    where
+        Self: 'v,
+    {
+        let key = text(key)?;
+        field::member(self.map, key).map(|field| of_field(field).into_owned()).ok_or_else(|| ExecutionError::no_such_key(key))
+    }
+}
+
+impl Iterable for EventJson<'_> {
+    fn iter<'b, 'v>(&'b self) -> Box<dyn traits::Iterator<'b, 'v> + 'b>
+    where
+        Self: 'v,
+    {
+        let keys = self.keys.get_or_init(|| self.map.keys().map(|key| CelString::from(key.as_str())).collect());
+        Box::new(Lend(keys.iter()))
+    }
+}
+
+impl Sizer for EventJson<'_> {
     fn size(&self) -> CelInt {
         size(self.map.len())
     }

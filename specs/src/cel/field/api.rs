@@ -1,6 +1,6 @@
 //! The fields of requests to the Kubernetes API.
 
-use super::{Field, List, Object, optional, text};
+use super::{Field, List, Object, json, optional, text};
 use crate::{
     event::{Api, ApiBody, ApiUser},
     link::Cause,
@@ -60,6 +60,7 @@ pub(super) fn of_cause<'e>(cause: &'e Cause, name: &str) -> Option<Field<'e>> {
 
 pub(super) fn of_body<'e>(body: &'e ApiBody, name: &str) -> Option<Field<'e>> {
     match name {
+        "json" => body.json.as_ref().and_then(json::field),
         "text" => optional(body.text.as_ref()),
         "truncated_from" => body.truncated_from.and_then(number),
         _ => None,
