@@ -6,6 +6,7 @@
 //! - [`frame`]: the messages between tracer and plugin.
 //! - [`packet`]: how messages become bytes, and back.
 //! - [`assemble`]: frames in, events out.
+//! - [`audit`]: requests out of the API server's audit log.
 //! - [`path`]: joining the path that a syscall was given to the directory that it was given in.
 //! - [`texts`]: lists of texts that stay small in memory.
 //! - [`policy`]: what a user writes to say what matters.
@@ -25,6 +26,7 @@
 
 pub mod alert;
 pub mod assemble;
+pub mod audit;
 pub mod cases;
 pub mod cel;
 pub mod config;
