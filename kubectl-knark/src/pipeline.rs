@@ -45,6 +45,8 @@ pub struct Options {
     pub recorder: Option<Recorder>,
     /// Whether this happens now; otherwise it was recorded.
     pub live: bool,
+    /// Whether all events are there already, so that those of different nodes wait for each other as long as it takes.
+    pub complete: bool,
     /// Whether the only node is this machine, so that its clock is ours.
     pub local: bool,
 }

@@ -1,6 +1,7 @@
-//! What reaches the pipeline, wherever it comes from: tracer pods, a local child, or a recording.
+//! What reaches the pipeline, wherever it comes from: tracer pods, a local child, audit logs, or a recording.
 
 use knark_specs::frame::{Pod, Up};
+use tokio::sync::mpsc;
 
 /// A source's next word. Nodes are numbered from 0 in the order in which they appear.
 #[derive(Debug)]
@@ -49,4 +50,29 @@ pub enum Input {
         /// What went wrong.
         error: Option<anyhow::Error>,
     },
+}
+
+/// Takes what a source says whose nodes come after `first` others.
+pub fn after(first: u32, out: mpsc::Sender<Input>) -> mpsc::Sender<Input> {
+    if first == 0 {
+        return out;
+    }
+    // `out` has room enough; what waits there is waited for.
+    let (sender, mut inputs) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while let Some(mut input) = inputs.recv().await {
+            if let Input::Node { node, .. }
+            | Input::Phase { node, .. }
+            | Input::Up { node, .. }
+            | Input::Clock { node, .. }
+            | Input::Gone { node, .. } = &mut input
+            {
+                *node = node.saturating_add(first);
+            }
+            if out.send(input).await.is_err() {
+                break;
+            }
+        }
+    });
+    sender
 }

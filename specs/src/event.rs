@@ -430,7 +430,7 @@ pub struct NodeSums {
     pub shown: u64,
     /// Events that user space dropped because no target wants them.
     pub filtered: u64,
-    /// Events lost, by stage: ring, in-flight, probe, held, stream.
+    /// Events lost, by stage: ring, in-flight, probe, held, stream, unreadable.
     pub lost: BTreeMap<String, u64>,
     /// The node's stream broke off: its numbers are the last that it sent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

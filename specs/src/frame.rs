@@ -146,6 +146,9 @@ pub enum Stage {
     /// The connection ended before what was sent arrived.
     #[n(4)]
     Stream,
+    /// What an audit log holds could not be read.
+    #[n(5)]
+    Unreadable,
 }
 
 impl Stage {
@@ -157,6 +160,7 @@ impl Stage {
             Self::Probe => "probe",
             Self::Held => "held",
             Self::Stream => "stream",
+            Self::Unreadable => "unreadable",
         }
     }
 }

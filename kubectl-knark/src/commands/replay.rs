@@ -81,6 +81,7 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
         duration: None,
         recorder: None,
         live: false,
+        complete: true,
         local,
     };
     let ended = pipeline::run(first, inputs, &stop, &mut signals, options).await?;

@@ -11,6 +11,7 @@ use knark_specs::{
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    audit::{AuditFlags, AuditLogs},
     cluster::{self, Cluster, ClusterRequest, ConnectionFlags, TargetFlags, TracerFlags},
     exit::{Exit, UsageError},
     filter::{Filter, Kind, RequestFilter},
@@ -23,7 +24,7 @@ use crate::{
     record::Recorder,
     render::OutputFlags,
     signals,
-    source::Input,
+    source::{self, Input},
 };
 
 /// How many messages may wait for the pipeline. Each is a batch of events as a rule.
@@ -53,6 +54,9 @@ const QUEUE: usize = 64;
   # This host, without a cluster
   sudo kubectl-knark trace --local --comm sshd
 
+  # What an API server's audit log says, old files first, by your policies
+  kubectl knark trace --audit-log /var/log/kubernetes/ -f policies/ --fail-on-match
+
 Exit status: 0 done (Ctrl-C is the usual end), 1 failed, 2 wrong usage or a policy that can't be used, 3 events were lost, 4 a rule matched (--fail-on-match), 130 interrupted before anything streamed.")]
 pub struct Args {
     #[command(flatten)]
@@ -60,7 +64,7 @@ pub struct Args {
     /// Kinds of events: exec, file, exit, api
     ///
     /// exec and file if not given; with policies, those that their rules are about. api, requests to the Kubernetes API, are those
-    /// to every API server on a traced node, whatever the target.
+    /// to every API server on a traced node, whatever the target, or those in audit logs.
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
     on: Vec<Kind>,
     /// End after this time, such as 30s or 10m, counted from when all nodes stream
@@ -83,6 +87,8 @@ pub struct Args {
     policies: PolicyFlags,
     #[command(flatten)]
     rules: RuleFlags,
+    #[command(flatten)]
+    audit: AuditFlags,
     #[command(flatten)]
     host: HostFlags,
     #[command(flatten)]
@@ -133,11 +139,12 @@ struct HostFlags {
 /// Traces.
 pub async fn run(args: Args) -> anyhow::Result<Exit> {
     let mut signals = signals::listen()?;
+    let logs = args.audit_logs()?;
     let recorder = args.record.as_deref().map(Recorder::create).transpose()?;
-    let traced = if args.host.local {
-        Box::pin(on_host(&args, recorder, &mut signals)).await
-    } else {
-        Box::pin(in_cluster(&args, recorder, &mut signals)).await
+    let traced = match logs {
+        Some(logs) if !args.needs_tracers() => Box::pin(in_audit_logs(&args, logs, recorder, &mut signals)).await,
+        logs if args.host.local => Box::pin(on_host(&args, logs, recorder, &mut signals)).await,
+        logs => Box::pin(in_cluster(&args, logs, recorder, &mut signals)).await,
     };
     if let Some(file) = &args.record {
         crate::record::discard_empty(file);
@@ -145,7 +152,48 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
     traced
 }
 
-async fn on_host(args: &Args, recorder: Option<Recorder>, signals: &mut mpsc::Receiver<()>) -> anyhow::Result<Exit> {
+/// Audit logs and nothing else: no tracer is started, and no cluster asked but for policies.
+async fn in_audit_logs(
+    args: &Args,
+    logs: AuditLogs,
+    recorder: Option<Recorder>,
+    signals: &mut mpsc::Receiver<()>,
+) -> anyhow::Result<Exit> {
+    let (stop, stopped) = watch::channel(false);
+    let cluster = if args.policies.from_cluster { Some(args.connection.connect().await?) } else { None };
+    let policies = args.policies(cluster.as_ref()).await?;
+    let (sink, inputs) = mpsc::channel(QUEUE);
+    let weak = sink.downgrade();
+    let options = Options {
+        complete: logs.complete,
+        // What is about pods is about none here, and one log need not be told from others.
+        local: logs.count() == 1,
+        ..args.options(recorder, true, None)
+    };
+    logs.start(stopped, sink)?;
+    let alerts = policies.map(|policies| args.alerts(policies, Labels::default(), cluster, weak));
+    let ended = pipeline::run(None, inputs, &stop, signals, Options { alerts, ..options }).await?;
+    ended.finish(signals).await
+}
+
+/// Has the audit logs read, as the first nodes; gives where the others are to be told of.
+fn beside(
+    logs: Option<AuditLogs>,
+    stop: &watch::Receiver<bool>,
+    sink: mpsc::Sender<Input>,
+) -> anyhow::Result<mpsc::Sender<Input>> {
+    let Some(logs) = logs else { return Ok(sink) };
+    let others = source::after(logs.count(), sink.clone());
+    logs.start(stop.clone(), sink)?;
+    Ok(others)
+}
+
+async fn on_host(
+    args: &Args,
+    logs: Option<AuditLogs>,
+    recorder: Option<Recorder>,
+    signals: &mut mpsc::Receiver<()>,
+) -> anyhow::Result<Exit> {
     let (stop, stopped) = watch::channel(false);
     let host = &args.host;
     let filter = HostFilter {
@@ -161,13 +209,19 @@ async fn on_host(args: &Args, recorder: Option<Recorder>, signals: &mut mpsc::Re
     let plan =
         Plan { target, exclude_pids: vec![std::process::id()], ..args.plan(policies.as_ref().map(|(policies, _)| &**policies))? };
     let requests = args.need(&plan, policies.as_ref().map(|(policies, _)| &**policies));
+    let sink = beside(logs, &stopped, sink)?;
     local::start(session_key()?, plan, stopped, sink)?;
     let alerts = policies.map(|policies| args.alerts(policies, Labels::default(), None, weak));
     let ended = pipeline::run(None, inputs, &stop, signals, args.options(recorder, false, alerts, requests)).await?;
     ended.finish(signals).await
 }
 
-async fn in_cluster(args: &Args, recorder: Option<Recorder>, signals: &mut mpsc::Receiver<()>) -> anyhow::Result<Exit> {
+async fn in_cluster(
+    args: &Args,
+    logs: Option<AuditLogs>,
+    recorder: Option<Recorder>,
+    signals: &mut mpsc::Receiver<()>,
+) -> anyhow::Result<Exit> {
     let (stop, stopped) = watch::channel(false);
     let (sink, inputs) = mpsc::channel::<Input>(QUEUE);
     let cluster = if args.policies.from_cluster { Some(args.connection.connect().await?) } else { None };
@@ -175,6 +229,7 @@ async fn in_cluster(args: &Args, recorder: Option<Recorder>, signals: &mut mpsc:
     let weak = sink.downgrade();
     let plan = args.plan(policies.as_ref().map(|(policies, _)| &**policies))?;
     let requests = args.need(&plan, policies.as_ref().map(|(policies, _)| &**policies));
+    let sink = beside(logs, &stopped, sink)?;
     let request = ClusterRequest {
         connection: args.connection.clone(),
         target: args.target.clone(),
@@ -240,6 +295,34 @@ async fn in_cluster(args: &Args, recorder: Option<Recorder>, signals: &mut mpsc:
 }
 
 impl Args {
+    /// The audit logs that are asked for.
+    fn audit_logs(&self) -> anyhow::Result<Option<AuditLogs>> {
+        if !self.audit.is_given() {
+            return Ok(None);
+        }
+        if !self.on.is_empty() && !self.on.contains(&Kind::Api) {
+            return Err(UsageError::because(
+                "--on leaves out api, and audit logs tell of nothing else: add api, or drop --audit-log",
+            ));
+        }
+        let is_input = |path: &PathBuf| path.as_os_str() == "-";
+        if self.audit.logs.iter().any(is_input) && self.policies.files.iter().any(is_input) {
+            return Err(UsageError::because(
+                "standard input can't be both an audit log and a policy: name a file for one of them",
+            ));
+        }
+        self.audit.open().map(Some)
+    }
+
+    /// Whether anything is asked for that audit logs don't tell: pods, nodes, or other kinds of events.
+    fn needs_tracers(&self) -> bool {
+        let TargetFlags { targets, selector, all_namespaces, containers, nodes, node_selector } = &self.target;
+        let lists = [targets, containers, nodes].iter().any(|list| !list.is_empty());
+        let has_target = lists || selector.is_some() || *all_namespaces || node_selector.is_some();
+        let has_place = self.connection.namespace.is_some() || self.host.local;
+        has_target || has_place || self.on.iter().any(|kind| *kind != Kind::Api)
+    }
+
     /// The policies that are asked for, if they can be used and their events be seen.
     async fn policies(&self, cluster: Option<&Cluster>) -> anyhow::Result<Option<(Arc<Policies>, Before)>> {
         if self.rules.watch && self.policies.files.iter().any(|file| file.as_os_str() == "-") {
@@ -266,6 +349,11 @@ impl Args {
         ] {
             if wanted && !self.on.is_empty() && !self.on.contains(&kind) {
                 crate::exit::say(&format!("warning: --on leaves out {name}, so rules about it never match\n"));
+            } else if wanted && kind != Kind::Api && self.audit.is_given() && !self.needs_tracers() {
+                let remedy = "name pods or nodes to trace them as well";
+                crate::exit::say(&format!(
+                    "warning: audit logs tell of api alone, so rules about {name} never match: {remedy}\n"
+                ));
             }
         }
         if self.on.contains(&Kind::Exit) {
@@ -312,7 +400,8 @@ impl Args {
             exec: on(Kind::Exec),
             file: on(Kind::File),
             exit: on(Kind::Exit),
-            api: on(Kind::Api),
+            // Who has the log needs no probes for what it tells.
+            api: on(Kind::Api) && !self.audit.is_given(),
             ring_bytes: self.ring_buffer.unwrap_or(0),
             ..Plan::default()
         })
@@ -340,6 +429,7 @@ impl Args {
             duration: self.duration,
             recorder,
             live: true,
+            complete: false,
             local: self.host.local,
         }
     }

@@ -68,7 +68,7 @@ struct Rest {
 impl Flow {
     pub fn new(options: Options) -> Self {
         Self {
-            merge: Merge::new(options.live),
+            merge: Merge::new(!options.complete),
             options,
             progress: Progress::new(),
             nodes: Vec::new(),

@@ -93,6 +93,7 @@ fn one_batch_makes_no_more_text_at_a_time_than_a_chunk_and_an_event() {
         duration: None,
         recorder: None,
         live: false,
+        complete: true,
         local: true,
     });
     for message in [Up::Hello(hello), Up::Batch(Batch { seq: 1, items })] {

@@ -11,6 +11,8 @@ pub struct Series {
     pub rotated: Vec<String>,
     /// Whether the live file is there.
     pub has_live: bool,
+    /// Whether the names of full files tell when they were full, so that each keeps its own.
+    pub is_dated: bool,
 }
 
 /// Finds the logs among a folder's files. Those whose names have nothing of an audit log's are left out.
@@ -25,7 +27,8 @@ pub fn series<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Series> {
         files.sort();
         let has_live = files.iter().any(|(age, _)| *age == Age::Live);
         let rotated = files.iter().filter(|(age, _)| *age != Age::Live).map(|(_, name)| (*name).to_owned()).collect();
-        Series { live, rotated, has_live }
+        let is_dated = !files.iter().any(|(age, _)| matches!(age, Age::Number(_)));
+        Series { live, rotated, has_live, is_dated }
     };
     found.into_iter().map(in_order).collect()
 }
