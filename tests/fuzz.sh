@@ -12,7 +12,7 @@ trap 'rm -rf "$folder"' EXIT
 
 main() {
   local seconds=${1:-20} targets=("${@:2}")
-  ((${#targets[@]})) || targets=(policy matcher cel frame)
+  ((${#targets[@]})) || targets=(policy matcher cel frame audit)
   tests/setup.sh fuzz
   cargo fuzz build "${fuzz[@]}" 2> "$folder/build" || { cat "$folder/build" >&2 && exit 1; }
   printf '%s\0' "${targets[@]}" | xargs -0 -n 1 -P 2 tests/fuzz.sh --one "$seconds"
@@ -25,6 +25,7 @@ one() {
     policy) seeds=(specs/packs specs/cases/objects/good specs/cases/objects/bad) options+=(-max_len=20000 -dict=tests/fuzz/yaml.dict) ;;
     matcher) seeds=(specs/cases) options+=(-max_len=6000 -dict=tests/fuzz/yaml.dict) ;;
     cel) seeds=(tests/fuzz/seeds/cel) options+=(-max_len=1000 -dict=tests/fuzz/cel.dict) ;;
+    audit) seeds=(specs/src/audit/tests) options+=(-max_len=50000) ;;
     frame) options+=(-max_len=20000) ;;
   esac
   mkdir "$folder/corpus"

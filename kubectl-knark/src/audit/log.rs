@@ -200,6 +200,7 @@ impl Files {
                 open.is_full = true;
                 Next::Bytes(0)
             }
+            // As with tail -F: one that has grown again before anybody looked isn't told from one that was not cut.
             Ok(now) if now.len() < open.read => {
                 self.open = None;
                 Next::FileEnded(Some(
