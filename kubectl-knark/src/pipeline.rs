@@ -26,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const MOMENT: Duration = Duration::from_millis(500);
 
 /// What to do with the events.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Options {
     /// How they are shown.
     pub render: Box<dyn Render>,

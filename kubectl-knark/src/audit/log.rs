@@ -66,7 +66,7 @@ struct Files {
 struct Open {
     from: Box<dyn Read + Send>,
     /// What tells it from another file of the same name.
-    id: Option<(u64, u64)>,
+    id: (u64, u64),
     read: u64,
     /// It is the one that is followed.
     is_live: bool,
@@ -318,13 +318,13 @@ impl Read for Zstd {
 }
 
 #[cfg(unix)]
-fn id(about: &Metadata) -> Option<(u64, u64)> {
+fn id(about: &Metadata) -> (u64, u64) {
     use std::os::unix::fs::MetadataExt as _;
-    Some((about.dev(), about.ino()))
+    (about.dev(), about.ino())
 }
 
 /// Where files have no number, the time at which they were made tells them apart.
 #[cfg(not(unix))]
-fn id(about: &Metadata) -> Option<(u64, u64)> {
-    about.created().ok().map(|made| (super::nanoseconds(made), 0))
+fn id(about: &Metadata) -> (u64, u64) {
+    (about.created().map_or(0, super::nanoseconds), 0)
 }

@@ -127,7 +127,7 @@ impl Splitter {
             }
             (State::Rubbish, b'\n') => self.state = State::Between,
             (State::Rubbish, _) => {}
-            (State::Escape, b'\n') | (State::Text, b'\n') => {
+            (State::Escape | State::Text, b'\n') => {
                 each(self.damage(Damage::Cut));
                 self.reset();
             }
