@@ -15,6 +15,7 @@ mod record;
 mod render;
 mod signals;
 mod source;
+mod tui;
 
 fn main() -> std::process::ExitCode {
     cli::parse().and_then(|cli| commands::run(cli.command)).unwrap_or_else(|error| exit::report(&error)).into()

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 
-use crate::{exit::Exit, filter::Filter, record::Recorder, render::Render, source::Input};
+use crate::{exit::Exit, filter::Filter, record::Recorder, render::Render, source::Input, tui::Screen};
 use alerts::Alerts;
 use flow::Flow;
 use output::Output;
@@ -30,6 +30,8 @@ const MOMENT: Duration = Duration::from_millis(500);
 pub struct Options {
     /// How they are shown.
     pub render: Box<dyn Render>,
+    /// Where that is a dashboard, it has the terminal until the user leaves it.
+    pub screen: Option<Screen>,
     /// Which of those that arrive are shown.
     pub filter: Filter,
     /// Only events that match these policies are shown; `None`: all.
@@ -90,6 +92,9 @@ pub async fn run(
                 flow.interrupted |= flow.began.is_none();
                 hurry = *stop.borrow();
                 flow.over = true;
+                if let Some(screen) = &flow.options.screen {
+                    screen.board().leave();
+                }
             }
             _ = tick.tick() => {
                 flow.look_at_the_clock();
@@ -179,6 +184,17 @@ impl Ended {
                 summary
             }
         };
+        if let Some(screen) = flow.options.screen.take() {
+            // Without any event there is nothing to look at but what went wrong, and that is told below.
+            if flow.began.is_none() || flow.unread {
+                screen.board().leave();
+            }
+            let shown = screen.close(signals).await;
+            if let (Err(error), false) = (shown, flow.unread) {
+                flow.progress.fail(&format!("showing events on the terminal: {error}"));
+                flow.failed = true;
+            }
+        }
         if flow.began.is_some() && !flow.unread {
             crate::exit::say(&summary::text(&summary.summary));
             if let Some(alerts) = &flow.options.alerts {

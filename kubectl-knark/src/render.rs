@@ -4,11 +4,11 @@ pub mod escape;
 pub mod json;
 mod name;
 pub mod problem;
-mod shorten;
-mod style;
-mod table;
+pub mod shorten;
+pub mod style;
+pub mod table;
 mod times;
-mod words;
+pub mod words;
 mod yaml;
 
 use std::io::{self, IsTerminal as _};
@@ -18,6 +18,9 @@ use knark_specs::{
     event::{Event, Summary},
     frame::Pod,
 };
+use tokio::sync::mpsc;
+
+use crate::tui::{self, Manner, Screen};
 
 /// A format.
 pub trait Render: Send {
@@ -58,6 +61,8 @@ pub enum Format {
     Yaml,
     /// Each pod once, as it is first seen; in local mode each process
     Name,
+    /// A dashboard that fills the terminal: panes, filters, details; ? explains its keys
+    Tui,
 }
 
 /// How to show events.
@@ -84,7 +89,27 @@ impl OutputFlags {
             Format::Json => Box::new(json::Json::default()),
             Format::Yaml => Box::new(yaml::Yaml::default()),
             Format::Name => Box::new(name::Name::default()),
+            Format::Tui => unreachable!("its screen is its renderer"),
         }
+    }
+
+    /// Whether this output can be had here.
+    ///
+    /// # Errors
+    /// It can't, which is a matter of usage.
+    pub fn check(&self) -> anyhow::Result<()> {
+        if self.output == Format::Tui { tui::check() } else { Ok(()) }
+    }
+
+    /// The chosen renderer; where that is the dashboard, the terminal is its from now on. It tells `quit` that the user wants to
+    /// end.
+    pub fn open(&self, live: bool, quit: mpsc::Sender<()>) -> anyhow::Result<(Box<dyn Render>, Option<Screen>)> {
+        if self.output != Format::Tui {
+            return Ok((self.renderer(), None));
+        }
+        let manner = Manner { live, colour: colours_stdout(), many_namespaces: self.many_namespaces };
+        let screen = Screen::open(manner, quit)?;
+        Ok((Box::new(screen.board().clone()), Some(screen)))
     }
 
     fn layout(&self, wide: bool) -> table::Layout {
@@ -92,10 +117,15 @@ impl OutputFlags {
             wide,
             width: (!wide).then(terminal_width).flatten(),
             header: !self.no_headers,
-            colour: anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never,
+            colour: colours_stdout(),
             many_namespaces: self.many_namespaces,
+            requests: false,
         }
     }
+}
+
+fn colours_stdout() -> bool {
+    anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never
 }
 
 /// Whether what goes to standard error is to be coloured.

@@ -4,6 +4,11 @@ use tokio::sync::mpsc;
 
 /// One word for each Ctrl-C, SIGTERM or SIGHUP from now on. They no longer end the process by themselves.
 pub fn listen() -> std::io::Result<mpsc::Receiver<()>> {
+    Ok(listen_and_send()?.1)
+}
+
+/// As [`listen`], with a way to say the same by other means, such as a key.
+pub fn listen_and_send() -> std::io::Result<(mpsc::Sender<()>, mpsc::Receiver<()>)> {
     let (heard, signals) = mpsc::channel(4);
     #[cfg(unix)]
     {
@@ -18,10 +23,13 @@ pub fn listen() -> std::io::Result<mpsc::Receiver<()>> {
         }
     }
     #[cfg(not(unix))]
-    tokio::spawn(async move {
-        while tokio::signal::ctrl_c().await.is_ok() {
-            let _ = heard.send(()).await;
-        }
-    });
-    Ok(signals)
+    {
+        let heard = heard.clone();
+        tokio::spawn(async move {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                let _ = heard.send(()).await;
+            }
+        });
+    }
+    Ok((heard, signals))
 }

@@ -114,7 +114,8 @@ fn hostile_texts_get_an_answer() {
 #[test]
 fn packs_are_listed_shown_and_explained() {
     let list = text(&run(&["policy", "list"]).stdout);
-    for pack in ["cis-control-plane", "cis-node", "container-escape", "credentials", "execution", "persistence", "sensitive-api"] {
+    for pack in ["cis-control-plane", "cis-node", "container-escape", "credentials", "execution", "persistence", "sensitive-api"]
+    {
         assert!(list.contains(pack), "{list}");
         let shown = run(&["policy", "show", pack]);
         let file = file(&text(&shown.stdout));

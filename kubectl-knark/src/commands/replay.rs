@@ -53,11 +53,12 @@ pub struct Args {
 
 /// Shows the recording.
 pub async fn run(args: Args) -> anyhow::Result<Exit> {
+    args.output.check()?;
     let doing = || format!("replaying {}", args.file.display());
     let from: Box<dyn Read + Send> =
         if args.file.as_os_str() == "-" { Box::new(io::stdin()) } else { Box::new(File::open(&args.file).with_context(doing)?) };
     let recording = Recording::open(from).with_context(doing)?;
-    let mut signals = signals::listen()?;
+    let (quit, mut signals) = signals::listen_and_send()?;
     let (stop, stopped) = watch::channel(false);
     let (sink, mut inputs) = mpsc::channel(16);
     let reader = tokio::task::spawn_blocking(move || play(recording, &sink, &stopped));
@@ -71,9 +72,12 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
         Some(()) = signals.recv() => return Ok(Exit::Interrupted),
     };
     let local = matches!(&first, Some(Input::Node { name, .. }) if name.is_empty());
+    let output = OutputFlags { many_namespaces: args.filter.namespaces.len() != 1, ..args.output.clone() };
+    let (render, screen) = output.open(false, quit)?;
     let options = Options {
         requests: Requests::Unwanted,
-        render: OutputFlags { many_namespaces: args.filter.namespaces.len() != 1, ..args.output.clone() }.renderer(),
+        render,
+        screen,
         filter: args.filter.clone(),
         alerts,
         fail_on_match: false,

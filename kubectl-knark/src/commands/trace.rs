@@ -138,13 +138,15 @@ struct HostFlags {
 
 /// Traces.
 pub async fn run(args: Args) -> anyhow::Result<Exit> {
-    let mut signals = signals::listen()?;
+    args.output.check()?;
+    let (quit, mut signals) = signals::listen_and_send()?;
     let logs = args.audit_logs()?;
     let recorder = args.record.as_deref().map(Recorder::create).transpose()?;
+    let signals = &mut signals;
     let traced = match logs {
-        Some(logs) if !args.needs_tracers() => Box::pin(in_audit_logs(&args, logs, recorder, &mut signals)).await,
-        logs if args.host.local => Box::pin(on_host(&args, logs, recorder, &mut signals)).await,
-        logs => Box::pin(in_cluster(&args, logs, recorder, &mut signals)).await,
+        Some(logs) if !args.needs_tracers() => Box::pin(in_audit_logs(&args, logs, recorder, quit, signals)).await,
+        logs if args.host.local => Box::pin(on_host(&args, logs, recorder, quit, signals)).await,
+        logs => Box::pin(in_cluster(&args, logs, recorder, quit, signals)).await,
     };
     if let Some(file) = &args.record {
         crate::record::discard_empty(file);
@@ -157,6 +159,7 @@ async fn in_audit_logs(
     args: &Args,
     logs: AuditLogs,
     recorder: Option<Recorder>,
+    quit: mpsc::Sender<()>,
     signals: &mut mpsc::Receiver<()>,
 ) -> anyhow::Result<Exit> {
     let (stop, stopped) = watch::channel(false);
@@ -168,7 +171,7 @@ async fn in_audit_logs(
         complete: logs.complete,
         // What is about pods is about none here, and one log need not be told from others.
         local: logs.count() == 1,
-        ..args.options(recorder, true, None)
+        ..args.options(recorder, true, None, Requests::Unwanted, quit)?
     };
     logs.start(stopped, sink)?;
     let alerts = policies.map(|policies| args.alerts(policies, Labels::default(), cluster, weak));
@@ -192,6 +195,7 @@ async fn on_host(
     args: &Args,
     logs: Option<AuditLogs>,
     recorder: Option<Recorder>,
+    quit: mpsc::Sender<()>,
     signals: &mut mpsc::Receiver<()>,
 ) -> anyhow::Result<Exit> {
     let (stop, stopped) = watch::channel(false);
@@ -212,7 +216,8 @@ async fn on_host(
     let sink = beside(logs, &stopped, sink)?;
     local::start(session_key()?, plan, stopped, sink)?;
     let alerts = policies.map(|policies| args.alerts(policies, Labels::default(), None, weak));
-    let ended = pipeline::run(None, inputs, &stop, signals, args.options(recorder, false, alerts, requests)).await?;
+    let options = args.options(recorder, false, alerts, requests, quit)?;
+    let ended = pipeline::run(None, inputs, &stop, signals, options).await?;
     ended.finish(signals).await
 }
 
@@ -220,6 +225,7 @@ async fn in_cluster(
     args: &Args,
     logs: Option<AuditLogs>,
     recorder: Option<Recorder>,
+    quit: mpsc::Sender<()>,
     signals: &mut mpsc::Receiver<()>,
 ) -> anyhow::Result<Exit> {
     let (stop, stopped) = watch::channel(false);
@@ -248,7 +254,11 @@ async fn in_cluster(
         || policies.is_some() && args.target.targets.is_empty()
         || whole_nodes && args.target.targets.iter().all(|target| target.contains('/'));
     let alerts = policies.map(|policies| args.alerts(policies, labels, cluster, weak));
-    let ended = pipeline::run(None, inputs, &stop, signals, args.options(recorder, many_namespaces, alerts, requests)).await;
+    // A terminal that can't be taken must not keep the pods from being removed.
+    let ended = match args.options(recorder, many_namespaces, alerts, requests, quit) {
+        Ok(options) => pipeline::run(None, inputs, &stop, signals, options).await,
+        Err(error) => Err(error),
+    };
     stop.send_replace(true);
 
     let hurried = ended.as_ref().is_ok_and(pipeline::Ended::is_hurried);
@@ -418,9 +428,18 @@ impl Args {
         }
     }
 
-    fn options(&self, recorder: Option<Recorder>, many_namespaces: bool, alerts: Option<Alerts>, requests: Requests) -> Options {
-        Options {
-            render: OutputFlags { many_namespaces, ..self.output.clone() }.renderer(),
+    fn options(
+        &self,
+        recorder: Option<Recorder>,
+        many_namespaces: bool,
+        alerts: Option<Alerts>,
+        requests: Requests,
+        quit: mpsc::Sender<()>,
+    ) -> anyhow::Result<Options> {
+        let (render, screen) = OutputFlags { many_namespaces, ..self.output.clone() }.open(true, quit)?;
+        Ok(Options {
+            render,
+            screen,
             filter: Filter { requests: self.requests.clone(), ..Filter::default() },
             alerts,
             requests,
@@ -431,7 +450,7 @@ impl Args {
             live: true,
             complete: false,
             local: self.host.local,
-        }
+        })
     }
 }
 

@@ -69,8 +69,8 @@ impl Flow {
     pub fn new(options: Options) -> Self {
         Self {
             merge: Merge::new(!options.complete),
+            progress: Progress::new(options.screen.as_ref().map(|screen| screen.board().clone())),
             options,
-            progress: Progress::new(),
             nodes: Vec::new(),
             pods: HashMap::new(),
             pod_bytes: 0,
@@ -318,6 +318,9 @@ impl Flow {
         }
         if self.complete.is_some() && self.options.live {
             self.head();
+        }
+        if let Some(screen) = &self.options.screen {
+            screen.board().count(self.progress.text(), self.summary().summary);
         }
     }
 

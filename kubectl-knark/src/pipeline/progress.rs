@@ -4,24 +4,25 @@ use std::{collections::BTreeMap, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::render::escape;
+use crate::{render::escape, tui::Board};
 
-/// A line that is there until the first event, and only on a terminal.
+/// A line that is there until the first event, and only on a terminal. A dashboard has a place of its own for it.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
+    board: Option<Board>,
     /// Each node's name, and what it does; `None` once it streams.
     nodes: BTreeMap<u32, (String, Option<String>)>,
 }
 
 impl Progress {
     /// A line that doesn't show yet.
-    pub fn new() -> Self {
-        let bar = ProgressBar::new_spinner();
+    pub fn new(board: Option<Board>) -> Self {
+        let bar = if board.is_some() { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
         if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
             bar.set_style(style);
         }
-        Self { bar, nodes: BTreeMap::new() }
+        Self { bar, board, nodes: BTreeMap::new() }
     }
 
     /// What a node does; `None`: it streams, or is gone.
@@ -29,7 +30,9 @@ impl Progress {
         let entry = self.nodes.entry(node).or_default();
         *entry = (escape::cell(name).into_owned(), phase.map(|phase| escape::cell(phase).into_owned()));
         let text = self.text();
-        if text.is_empty() {
+        if self.board.is_some() {
+            // It asks.
+        } else if text.is_empty() {
             self.clear();
         } else {
             self.bar.enable_steady_tick(Duration::from_millis(120));
@@ -53,10 +56,14 @@ impl Progress {
     }
 
     fn say(&self, text: &str) {
+        if self.board.as_ref().is_some_and(|board| board.say(text)) {
+            return;
+        }
         self.bar.suspend(|| crate::exit::say(&format!("{text}\n")));
     }
 
-    fn text(&self) -> String {
+    /// Who is waited for; empty: nobody.
+    pub fn text(&self) -> String {
         let ready = self.nodes.values().filter(|(_, phase)| phase.is_none()).count();
         let busy: Vec<_> = self.nodes.values().filter_map(|(name, phase)| Some(format!("{name} {}", phase.as_ref()?))).collect();
         if busy.is_empty() {
@@ -78,7 +85,7 @@ mod tests {
 
     #[test]
     fn the_line_names_who_is_waited_for() {
-        let mut progress = Progress::new();
+        let mut progress = Progress::new(None);
         progress.set(0, "knark-1", Some("pulling the image"));
         progress.set(1, "knark-2", None);
         assert_eq!(progress.text(), "1/2 nodes ready: knark-1 pulling the image");

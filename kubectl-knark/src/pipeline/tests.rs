@@ -86,6 +86,7 @@ fn one_batch_makes_no_more_text_at_a_time_than_a_chunk_and_an_event() {
     let mut flow = Flow::new(Options {
         requests: Requests::Unwanted,
         render,
+        screen: None,
         filter: Filter::default(),
         alerts: None,
         fail_on_match: false,

@@ -34,7 +34,8 @@ pub fn middle(text: &str, columns: usize) -> Cow<'_, str> {
     Cow::Owned(short)
 }
 
-fn first(text: &str, columns: usize) -> &str {
+/// As much of the beginning as fits.
+pub fn first(text: &str, columns: usize) -> &str {
     let mut taken = 0;
     for (at, c) in text.char_indices() {
         taken += c.width().unwrap_or(0);
@@ -45,7 +46,8 @@ fn first(text: &str, columns: usize) -> &str {
     text
 }
 
-fn last(text: &str, columns: usize) -> &str {
+/// As much of the end as fits.
+pub fn last(text: &str, columns: usize) -> &str {
     let mut taken = 0;
     let mut from = text.len();
     for (at, c) in text.char_indices().rev() {

@@ -1,9 +1,6 @@
 //! `-o table` and `-o wide`: a line per event, in columns that are fixed when the first line is written.
 
-use std::{
-    borrow::Cow,
-    io::{self, Write as _},
-};
+use std::{borrow::Cow, io};
 
 use knark_specs::{
     alert::Match,
@@ -24,6 +21,8 @@ use super::{
 const GAP: usize = 2;
 /// Less than this is no use for paths: on a narrower terminal lines wrap.
 const LEAST_DETAIL: usize = 20;
+/// A terminal that has no room for who did it beside what was done.
+const NARROW: usize = 60;
 
 /// What the table must fit.
 #[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
@@ -39,6 +38,31 @@ pub struct Layout {
     pub colour: bool,
     /// Whether the pod alone doesn't say enough.
     pub many_namespaces: bool,
+    /// Whether all events are requests: who served them, and that they are requests, goes without saying.
+    pub requests: bool,
+}
+
+/// What a line is written to, piece by piece.
+pub trait Pieces {
+    /// Adds text, harmless already, in this style.
+    fn put(&mut self, text: &str, style: Style);
+}
+
+/// Text with SGR sequences, where it is to be coloured.
+struct Ansi<'o> {
+    out: &'o mut Vec<u8>,
+    colour: bool,
+}
+
+impl Pieces for Ansi<'_> {
+    fn put(&mut self, text: &str, style: Style) {
+        let style = if self.colour && !text.is_empty() { style } else { PLAIN };
+        self.out.extend_from_slice(style.as_bytes());
+        self.out.extend_from_slice(text.as_bytes());
+        if !style.is_empty() {
+            self.out.extend_from_slice(RESET.as_bytes());
+        }
+    }
 }
 
 /// The renderer.
@@ -80,7 +104,7 @@ impl Table {
     }
 
     /// Fits the columns to the scene and the width.
-    fn lay_out(&mut self, scene: &Scene<'_>) {
+    pub fn lay_out(&mut self, scene: &Scene<'_>) {
         use Column::{
             Container, Milliseconds, Namespace, Node, Operation, Parent, Pid, Ppid, Process, ProcessAndPid, Result, Rule,
             Severity, Time, Uid, Utc,
@@ -114,6 +138,12 @@ impl Table {
             add(Result, 6, true);
             add(Severity, 8, scene.policies);
             add(Rule, 30, scene.policies);
+        } else if self.layout.requests || room < NARROW {
+            add(Time, 8, room < 100);
+            add(Milliseconds, 12, room >= 100);
+            add(Operation, 10, !scene.policies && !self.layout.requests);
+            add(Severity, 8, scene.policies);
+            add(Rule, 24, scene.policies && room >= 100);
         } else {
             add(Time, 8, room < 100);
             add(Milliseconds, 12, room >= 100);
@@ -182,22 +212,7 @@ impl Table {
         }
     }
 
-    fn put(&self, text: &str, style: Style, out: &mut Vec<u8>) {
-        let style = if self.layout.colour && !text.is_empty() { style } else { PLAIN };
-        out.extend_from_slice(style.as_bytes());
-        out.extend_from_slice(text.as_bytes());
-        if !style.is_empty() {
-            out.extend_from_slice(RESET.as_bytes());
-        }
-    }
-
-    fn put_padded(&self, text: &str, width: usize, style: Style, out: &mut Vec<u8>) {
-        self.put(text, style, out);
-        let padding = width.saturating_sub(shorten::width(text)) + GAP;
-        out.resize(out.len() + padding, b' ');
-    }
-
-    fn put_detail(&self, event: &Event, out: &mut Vec<u8>) {
+    fn put_detail(&self, event: &Event, out: &mut impl Pieces) {
         let detail = words::detail(event, self.detail.is_none_or(|room| room >= 60));
         let marks = if detail.marks.is_empty() { String::new() } else { format!(" ({})", detail.marks.join(", ")) };
         // A wide table has a column for it.
@@ -209,10 +224,10 @@ impl Table {
             }
             None => detail.subjects.join(" → "),
         };
-        self.put(&subjects, PLAIN, out);
-        self.put(&detail.tail, PLAIN, out);
-        self.put(&error, RED, out);
-        self.put(&marks, DIM, out);
+        out.put(&subjects, PLAIN);
+        out.put(&detail.tail, PLAIN);
+        out.put(&error, RED);
+        out.put(&marks, DIM);
     }
 }
 
@@ -220,23 +235,37 @@ impl super::Render for Table {
     fn begin(&mut self, scene: &Scene<'_>, out: &mut Vec<u8>) {
         self.lay_out(scene);
         if self.layout.header {
-            for (column, width) in &self.columns {
-                self.put_padded(column.name(), *width, PLAIN, out);
-            }
-            out.extend_from_slice(if scene.policies { b"MESSAGE\n" } else { b"DETAIL\n" });
+            self.header(scene, &mut Ansi { out, colour: false });
+            out.push(b'\n');
         }
     }
 
     fn event(&mut self, event: &Event, matches: &[Match], out: &mut Vec<u8>) -> io::Result<()> {
         if matches.is_empty() {
-            return self.line(event, None, out);
+            self.row(event, None, out);
         }
-        matches.iter().try_for_each(|matched| self.line(event, Some(matched), out))
+        matches.iter().for_each(|matched| self.row(event, Some(matched), out));
+        Ok(())
     }
 }
 
 impl Table {
-    fn line(&mut self, event: &Event, matched: Option<&Match>, out: &mut Vec<u8>) -> io::Result<()> {
+    /// The names of the columns.
+    pub fn header(&self, scene: &Scene<'_>, out: &mut impl Pieces) {
+        for (column, width) in &self.columns {
+            put_padded(column.name(), *width, PLAIN, out);
+        }
+        out.put(if scene.policies { "MESSAGE" } else { "DETAIL" }, PLAIN);
+    }
+
+    fn row(&mut self, event: &Event, matched: Option<&Match>, out: &mut Vec<u8>) {
+        let colour = self.layout.colour;
+        self.line(event, matched, &mut Ansi { out, colour });
+        out.push(b'\n');
+    }
+
+    /// An event, and why it is worth showing.
+    pub fn line(&mut self, event: &Event, matched: Option<&Match>, out: &mut impl Pieces) {
         for at in 0..self.columns.len() {
             let (column, width) = self.columns[at];
             let text = self.text(column, event, matched);
@@ -253,17 +282,16 @@ impl Table {
                 Column::Result if matches!(&event.what, What::File { file } if file.result < 0) => RED,
                 _ => PLAIN,
             };
-            self.put_padded(&text, width, style, out);
+            put_padded(&text, width, style, out);
         }
         match matched.filter(|matched| !matched.message.is_empty()) {
             Some(matched) => {
                 let message = cell(&matched.message);
                 let message = self.detail.map_or(Cow::Borrowed(&*message), |room| shorten::end(&message, room));
-                self.put(&message, PLAIN, out);
+                out.put(&message, PLAIN);
             }
             None => self.put_detail(event, out),
         }
-        out.write_all(b"\n")
     }
 }
 
@@ -289,6 +317,17 @@ impl Column {
 }
 
 const NONE: Cow<'static, str> = Cow::Borrowed("-");
+
+fn put_padded(text: &str, width: usize, style: Style, out: &mut impl Pieces) {
+    const BLANKS: &str = "                                        ";
+    out.put(text, style);
+    let mut padding = width.saturating_sub(shorten::width(text)) + GAP;
+    while padding > 0 {
+        let blanks = padding.min(BLANKS.len());
+        out.put(&BLANKS[..blanks], PLAIN);
+        padding -= blanks;
+    }
+}
 
 /// The subjects in so many columns.
 fn fit(detail: &words::Detail<'_>, room: usize) -> String {

@@ -133,6 +133,14 @@ fn of_exit(exit: &Exit) -> Detail<'_> {
     Detail { subjects: vec![how], is_command: true, tail, ..Detail::default() }
 }
 
+/// `pods/exec`
+pub fn resource(api: &Api) -> Cow<'_, str> {
+    match api.subresource.as_str() {
+        "" => Cow::Borrowed(&api.resource),
+        subresource => Cow::Owned(format!("{}/{subresource}", api.resource)),
+    }
+}
+
 /// Whether a request was refused or failed.
 pub fn failed(api: &Api) -> bool {
     api.code.is_some_and(|code| code >= 400)
@@ -149,10 +157,7 @@ fn of_api(api: &Api, full: bool) -> Detail<'_> {
     if api.resource.is_empty() {
         subject += &cell(&api.path);
     } else {
-        subject += &cell(&api.resource);
-        if !api.subresource.is_empty() {
-            subject = format!("{subject}/{}", cell(&api.subresource));
-        }
+        subject += &cell(&resource(api));
         if full && !api.group.is_empty() {
             subject = format!("{subject}.{}", cell(&api.group));
         }

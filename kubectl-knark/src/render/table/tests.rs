@@ -76,7 +76,7 @@ fn exec(args: &[&str]) -> Event {
 }
 
 fn lines(width: Option<usize>, local: bool, colour: bool, events: &[Event]) -> String {
-    let layout = Layout { wide: false, width, header: true, colour, many_namespaces: false };
+    let layout = Layout { wide: false, width, header: true, colour, many_namespaces: false, requests: false };
     let (mut table, mut out) = (Table::new(layout), Vec::new());
     table.times = LocalTime::utc();
     table.begin(&Scene { local, nodes: 1, pods: &[], policies: false }, &mut out);

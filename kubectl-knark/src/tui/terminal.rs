@@ -1,0 +1,79 @@
+//! The terminal: taken whole, and given back as it was, whatever happens.
+
+use std::{
+    io::{self, IsTerminal as _, Stdout},
+    sync::{
+        Once,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use ratatui::{
+    Terminal,
+    backend::CrosstermBackend,
+    crossterm::{
+        cursor::Show,
+        event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture},
+        execute,
+        terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+    },
+};
+
+use crate::exit::UsageError;
+
+/// Whether the terminal is ours.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// What is drawn on.
+pub type Screen = Terminal<CrosstermBackend<Stdout>>;
+
+/// Whether there is a terminal to take.
+///
+/// # Errors
+/// There is none, which is a matter of usage.
+pub fn check() -> anyhow::Result<()> {
+    for (name, is_terminal) in [("standard output", io::stdout().is_terminal()), ("standard input", io::stdin().is_terminal())] {
+        if !is_terminal {
+            return Err(UsageError::because(format!(
+                "-o tui draws on a terminal and reads its keys, and {name} is none: run it in a terminal, or choose another -o"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Takes the terminal. What panics from now on gives it back first, so that its message can be read.
+pub fn take() -> io::Result<Screen> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let told = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            give_back();
+            told(panic);
+        }));
+    });
+    enable_raw_mode()?;
+    TAKEN.store(true, Ordering::SeqCst);
+    let begun = execute!(io::stdout(), EnterAlternateScreen, EnableMouseCapture, EnableBracketedPaste);
+    begun.and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout()))).inspect_err(|_| give_back())
+}
+
+/// Whether it is still ours.
+pub fn is_taken() -> bool {
+    TAKEN.load(Ordering::SeqCst)
+}
+
+/// Gives it back, once. One that has gone needs nothing.
+pub fn give_back() {
+    if TAKEN.swap(false, Ordering::SeqCst) {
+        let _ = execute!(io::stdout(), DisableBracketedPaste, DisableMouseCapture, LeaveAlternateScreen, Show);
+        let _ = disable_raw_mode();
+    }
+}
+
+/// As [`give_back`], where writing would wait for a terminal that takes nothing: it keeps its picture, and works.
+pub fn abandon() {
+    if TAKEN.swap(false, Ordering::SeqCst) {
+        let _ = disable_raw_mode();
+    }
+}
