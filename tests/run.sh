@@ -33,7 +33,7 @@ pure() {
   step "the tracer for arm64" cargo-zigbuild check --quiet -p knark-tracer --target aarch64-unknown-linux-musl
   step "unit tests" cargo test --lib --bins
   step "damaged input" tests/fuzz.sh
-  step "commands" cargo test --test cli --test replay --test krew --test policy
+  step "commands" cargo test --test cli --test replay --test tui --test krew --test policy
 }
 
 kernel() {

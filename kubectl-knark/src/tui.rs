@@ -156,7 +156,7 @@ fn obey(command: Option<Command>, model: &mut Model, board: &Board, quit: &mpsc:
         }
         Some(Command::Save(name)) => {
             model.answer = Some(match save::save(Path::new(&name), model.shown()) {
-                Ok(count) => format!("{count} events were written to {name}"),
+                Ok(count) => format!("{count} {} written to {name}", if count == 1 { "event" } else { "events" }),
                 Err(error) => format!("error: {error:#}"),
             });
         }

@@ -2,5 +2,6 @@
 
 pub mod api_server;
 pub mod cluster;
+pub mod console;
 pub mod program;
 pub mod recording;

@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     os::unix::process::CommandExt as _,
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -11,6 +12,7 @@ use std::{
 
 use knark_tests::{
     cluster::Trace,
+    console::Console,
     program::{check, plugin, seen, tracer},
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -233,4 +235,30 @@ fn a_missing_tracer_is_named() {
     let output = trace(&[]).env("KNARK_TRACER", "/nonexistent/knark-tracer").output().unwrap();
     let want = "error: starting the tracer /nonexistent/knark-tracer: No such file or directory (os error 2)\n";
     check(&output, &format!("status 1\n--- stdout\n--- stderr\n{want}"));
+}
+
+#[test]
+fn the_dashboard_shows_what_happens_and_stays_until_it_is_left() {
+    let mut shell = Shell::new("cat /etc/passwd > /dev/null");
+    let record = shell.path("rec.knark");
+    let arguments = [&shell.pid(), "--on", "exec", "-o", "tui", "--record", &record];
+    let mut console = Console::start(&trace(&arguments), 24, 100);
+    console.wait_for(&["live · 0 lost", "/bin/true tick-"]);
+    console.type_keys(" ");
+    console.wait_for(&["paused: "]);
+    shell.go();
+    console.wait_until("many events wait", |screen| !screen.contents().contains("paused: 0 wait"));
+    console.type_keys(" ");
+    console.wait_for(&["cat /etc/passwd"]);
+    console.type_keys("q");
+    console.wait_until("the summary", |screen| !screen.alternate_screen() && screen.contents().contains(" 0 lost on "));
+    assert_eq!(console.wait().0, 0);
+    assert!(console.is_cooked());
+    assert!(Path::new(&record).exists());
+
+    let mut console = Console::start(&trace(&["--for", "1s", "--comm", "no-such-process", "-o", "tui"]), 24, 100);
+    console.wait_for(&["ended · 0 lost"]);
+    console.type_keys("q");
+    console.wait_until("the summary", |screen| !screen.alternate_screen() && screen.contents().contains("0 events shown"));
+    assert_eq!(console.wait().0, 0);
 }

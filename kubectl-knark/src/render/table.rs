@@ -20,7 +20,7 @@ use super::{
 /// Between two columns.
 const GAP: usize = 2;
 /// Less than this is no use for paths: on a narrower terminal lines wrap.
-const LEAST_DETAIL: usize = 20;
+const LEAST_DETAIL: usize = 16;
 /// A terminal that has no room for who did it beside what was done.
 const NARROW: usize = 60;
 

@@ -10,6 +10,7 @@ use crate::render::{
     escape::{cell, lines as safe_lines},
     json, shorten,
     style::of_severity,
+    words,
 };
 
 /// More lines than this nobody reads here; the recording and `w` have them all.
@@ -19,10 +20,11 @@ const MOST: usize = 20_000;
 pub fn lines(entry: &Entry, width: usize, colour: bool) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     let plain = Style::new();
+    wrap(&headline(entry), "  ", width, plain.add_modifier(Modifier::BOLD), &mut lines);
     for matched in &entry.matches {
         let style = if colour { style_of(of_severity(matched.severity)) } else { plain };
         let title = format!("{} {}/{}", matched.severity.name(), cell(&matched.policy), cell(&matched.rule));
-        wrap(&title, "  ", width, style.add_modifier(Modifier::BOLD), &mut lines);
+        wrap(&title, "  ", width, style, &mut lines);
         let mut add = |text: &str| wrap(text, "  ", width, plain, &mut lines);
         safe_lines(&matched.message).lines().filter(|line| !line.is_empty()).for_each(|line| add(&format!("  {line}")));
         if !matched.tags.is_empty() {
@@ -51,6 +53,14 @@ pub fn lines(entry: &Entry, width: usize, colour: bool) -> Vec<Line<'static>> {
         Err(error) => lines.push(Line::from(format!("no JSON can be made of it: {error}"))),
     }
     lines
+}
+
+/// What happened in a few words, nothing shortened.
+fn headline(entry: &Entry) -> String {
+    let detail = words::detail(&entry.event, true);
+    let error = detail.error.map(|error| format!(" {error}")).unwrap_or_default();
+    let marks = if detail.marks.is_empty() { String::new() } else { format!(" ({})", detail.marks.join(", ")) };
+    format!("{} {}{}{error}{marks}", words::operation(&entry.event), detail.subjects.join(" → "), detail.tail)
 }
 
 /// Breaks a line where the room ends; what follows is indented by `hang`, as far as that leaves room.
@@ -100,10 +110,10 @@ mod tests {
         let mut entry = entry(0, json!({"process": {"args": ["a", "\u{1b}[2J\u{202e}"]}, "exec": {}}));
         entry.matches = vec![matched("odd-shell", Severity::High)];
         let lines: Vec<_> = lines(&entry, 60, true).iter().map(ToString::to_string).collect();
-        assert_eq!(
-            lines[..4],
-            ["high p/odd-shell", "  message of odd-shell", "  tags: t1, t2", "  https://example.org/odd-shell",]
-        );
+        let headline = r"exec a $'\x1b[2J\u{202e}' [/usr/bin/true]";
+        let why = ["high p/odd-shell", "  message of odd-shell", "  tags: t1, t2", "  https://example.org/odd-shell"];
+        assert_eq!(lines[0], headline);
+        assert_eq!(lines[1..5], why);
         assert!(lines.iter().any(|line| line.contains("\"type\": \"exec\"")), "{lines:#?}");
         assert!(lines.iter().any(|line| line.contains(r"\u001b[2J\u{202e}")), "{lines:#?}");
         assert!(!lines.concat().contains(|c: char| c.is_control() || c == '\u{202e}'));

@@ -6,7 +6,7 @@ use ratatui::{
     layout::{Position, Rect},
     style::{Color, Modifier, Style},
     text::{Line, Span},
-    widgets::{Clear, Widget as _},
+    widgets::{Block, Clear, Padding, Widget as _},
 };
 
 use super::{
@@ -50,14 +50,14 @@ pub fn draw(model: &mut Model, frame: &mut Frame<'_>) -> Places {
     let body = Rect { y: places.status.bottom(), height: places.footer.y.saturating_sub(places.status.bottom()), ..screen };
     match model.mode {
         Mode::Help(scroll) => {
-            let lines: Vec<_> = KEYS.iter().map(|(keys, what)| Line::from(format!(" {keys:12} {what}"))).collect();
+            let lines: Vec<_> = KEYS.iter().map(|(keys, what)| Line::from(format!("{keys:12} {what}"))).collect();
             let top = draw_overlay("keys", &lines, scroll, body, buffer);
             model.mode = Mode::Help(top);
         }
         Mode::Notices(scroll) => {
             let mut lines = Vec::new();
             for notice in &model.notices {
-                details::wrap(&cell(notice), "  ", body.width.into(), Style::new(), &mut lines);
+                details::wrap(&cell(notice), "  ", usize::from(body.width).saturating_sub(4), Style::new(), &mut lines);
             }
             let top = draw_overlay("messages", &lines, scroll, body, buffer);
             model.mode = Mode::Notices(top);
@@ -122,16 +122,22 @@ fn draw_details(model: &mut Model, place: Rect, buffer: &mut Buffer) {
 
 /// A box in the middle, scrolled down by so many lines, or as many as there are to scroll: those it returns.
 fn draw_overlay(title: &str, lines: &[Line<'_>], scroll: usize, body: Rect, buffer: &mut Buffer) -> usize {
-    let height = u16::try_from(lines.len() + 1).unwrap_or(u16::MAX).min(body.height);
-    let widest = lines.iter().map(Line::width).max().unwrap_or(0) + 1;
-    let width = u16::try_from(widest).unwrap_or(u16::MAX).max(20).min(body.width);
+    let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(body.height);
+    let widest = lines.iter().map(Line::width).max().unwrap_or(0);
+    let width = u16::try_from(widest + 4).unwrap_or(u16::MAX).max(20).min(body.width);
     let place = Rect { x: body.x + (body.width - width) / 2, y: body.y + (body.height - height) / 2, width, height };
-    Clear.render(place, buffer);
-    let room = usize::from(height.saturating_sub(1));
+    let frame = Block::bordered().padding(Padding::horizontal(1));
+    let inner = frame.inner(place);
+    let room = usize::from(inner.height);
     let top = scroll.min(lines.len().saturating_sub(room));
-    let more = if room < lines.len() { format!("{title} {}-{}/{}", top + 1, top + room, lines.len()) } else { title.to_owned() };
-    draw_title(&more, true, Rect { height: height.min(1), ..place }, buffer);
-    for (row, line) in place.rows().skip(1).zip(lines.iter().skip(top)) {
+    let title = if room < lines.len() {
+        format!(" {title} {}-{} of {} ", top + 1, top + room, lines.len())
+    } else {
+        format!(" {title} ")
+    };
+    Clear.render(place, buffer);
+    frame.title(title).render(place, buffer);
+    for (row, line) in inner.rows().zip(lines.iter().skip(top)) {
         put(buffer, row, line);
     }
     top

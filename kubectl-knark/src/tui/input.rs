@@ -72,7 +72,10 @@ fn press(model: &mut Model, key: KeyEvent) -> Option<Command> {
     if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == Code::Char('c') {
         return Some(Command::Quit);
     }
+    let held = key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
     match &mut model.mode {
+        // Other letters with Ctrl or Alt mean nothing here.
+        Mode::Browse if held && matches!(key.code, Code::Char(_)) => None,
         Mode::Browse => browse(model, key),
         Mode::Filter { before } => {
             match key.code {
@@ -177,7 +180,7 @@ fn edit(line: &mut Line, key: KeyEvent) {
         Code::Char('e') if control => line.end(),
         Code::Char('u') if control => line.erase_all(),
         Code::Char('w') if control => line.erase_word(),
-        Code::Char(c) if !control => line.insert(c),
+        Code::Char(c) if !control && !key.modifiers.contains(KeyModifiers::ALT) => line.insert(c),
         Code::Backspace => line.erase(),
         Code::Delete => line.delete(),
         Code::Left => line.left(),

@@ -102,7 +102,9 @@ mod tests {
         assert_eq!(places.pane_at(5, 0), None);
         assert_eq!(places.pane_at(5, 1), Some((0, None)));
         assert_eq!(places.pane_at(5, 3), Some((0, Some(0))));
-        assert_eq!(places.pane_at(5, 9), Some((1, Some(1))));
+        let second = places.panes[1];
+        assert_eq!(places.pane_at(5, second.y), Some((1, None)));
+        assert_eq!(places.pane_at(5, second.y + 3), Some((1, Some(1))));
         assert!(places.has_details_at(5, 14) && !places.has_details_at(5, 23));
     }
 }

@@ -208,6 +208,10 @@ impl Model {
     pub fn switch_details(&mut self) {
         self.details = if self.details.is_some() { None } else { Some(0) };
         self.in_details = false;
+        // What is being read stays when something new comes.
+        if let (Some(_), Some(number)) = (self.details, self.pane().selected()) {
+            self.pane().select(number);
+        }
     }
 
     /// Another event's details begin at their beginning.
