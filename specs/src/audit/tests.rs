@@ -1,7 +1,5 @@
 //! Lines of a real API server of v1.34, its own requests left out.
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -24,7 +22,9 @@ fn events(records: &[Record]) -> Vec<Api> {
         hostname: String::new(),
     };
     let mut items = minicbor::to_vec(process()).unwrap();
-    records.iter().for_each(|record| minicbor::encode(record.item(), &mut items).unwrap());
+    for record in records {
+        minicbor::encode(record.item(), &mut items).unwrap();
+    }
     let mut events = Vec::new();
     let mut assembler = Assembler::new(event::Node { name: "n".into(), clock_offset_ns: 0 }, &hello);
     let fed = assembler.feed(&items, |event| {
