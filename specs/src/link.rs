@@ -148,7 +148,7 @@ impl Links {
         let alone = fitting.len() == 1;
         // The oldest that has led to nothing yet.
         let at = fitting.iter().position(|request| !request.used)?;
-        let request = &mut fitting[at];
+        let request = &mut *fitting[at];
         request.used = true;
         let certain = alone && request.whole && request.container.is_some();
         let cause = Cause { certainty: if certain { Certainty::Certain } else { Certainty::Likely }, ..request.cause.clone() };

@@ -49,7 +49,7 @@ pub struct RequestFilter {
 /// A resource as kubectl writes it; an absent part doesn't matter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Resource {
-    resource: Option<String>,
+    name: Option<String>,
     group: Option<String>,
     subresource: Option<String>,
 }
@@ -97,12 +97,12 @@ impl Resource {
         }
         let part = |text: &str| (text != "*").then(|| text.to_lowercase());
         // A resource alone is all of it, its subresources included.
-        Ok(Self { resource: part(resource), group: group.and_then(part), subresource: subresource.and_then(part) })
+        Ok(Self { name: part(resource), group: group.and_then(part), subresource: subresource.and_then(part) })
     }
 
     fn is(&self, api: &Api) -> bool {
         let is = |wanted: &Option<String>, text: &str| wanted.as_ref().is_none_or(|wanted| wanted == text);
-        is(&self.resource, &api.resource) && is(&self.group, &api.group) && is(&self.subresource, &api.subresource)
+        is(&self.name, &api.resource) && is(&self.group, &api.group) && is(&self.subresource, &api.subresource)
     }
 }
 

@@ -244,7 +244,9 @@ impl super::Render for Table {
         if matches.is_empty() {
             self.row(event, None, out);
         }
-        matches.iter().for_each(|matched| self.row(event, Some(matched), out));
+        for matched in matches {
+            self.row(event, Some(matched), out);
+        }
         Ok(())
     }
 }

@@ -169,18 +169,17 @@ fn draw_footer(model: &Model, place: Rect, buffer: &mut Buffer) -> Option<Positi
         Mode::Save(name) => return typed("write what is shown to the new file: ", name, buffer),
         Mode::Browse | Mode::Help(_) | Mode::Notices(_) => {}
     }
-    let line = match &model.answer {
-        Some(answer) => Line::styled(cell(answer).into_owned(), Modifier::BOLD),
-        None => {
-            let mut text = String::new();
-            for hint in HINTS {
-                if shorten::width(&text) + hint.len() <= usize::from(place.width) {
-                    text += hint;
-                    text += "  ";
-                }
+    let line = if let Some(answer) = &model.answer {
+        Line::styled(cell(answer).into_owned(), Modifier::BOLD)
+    } else {
+        let mut text = String::new();
+        for hint in HINTS {
+            if shorten::width(&text) + hint.len() <= usize::from(place.width) {
+                text += hint;
+                text += "  ";
             }
-            Line::styled(text, Modifier::DIM)
         }
+        Line::styled(text, Modifier::DIM)
     };
     put(buffer, place, &line);
     None

@@ -48,6 +48,7 @@ pub enum Mode {
 
 /// All of it.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Model {
     /// What is fixed.
     pub manner: Manner,

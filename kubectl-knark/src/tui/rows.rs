@@ -70,7 +70,9 @@ pub fn text(entry: &Entry) -> String {
     }
     for matched in &entry.matches {
         add(matched.severity.name());
-        [&matched.policy, &matched.rule, &matched.message].into_iter().for_each(|part| add(&cell(part)));
+        for part in [&matched.policy, &matched.rule, &matched.message] {
+            add(&cell(part));
+        }
     }
     text.0
 }
