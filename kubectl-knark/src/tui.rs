@@ -85,13 +85,20 @@ impl Screen {
     /// The trace has ended: waits until the user has seen enough, or a signal comes, and gives the terminal back. What was
     /// said meanwhile is then said again.
     pub async fn close(mut self, signals: &mut mpsc::Receiver<()>) -> io::Result<()> {
-        self.board.end();
+        let leaving = self.board.end();
+        let left = async {
+            if !leaving && signals.recv().await.is_none() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let given_up = async {
+            left.await;
+            self.board.leave();
+            tokio::time::sleep(MOMENT).await;
+        };
         let shown = tokio::select! {
             shown = &mut self.ended => shown,
-            Some(()) = signals.recv() => {
-                self.board.leave();
-                tokio::time::timeout(MOMENT, &mut self.ended).await.unwrap_or(Ok(Ok(())))
-            }
+            () = given_up => Ok(Ok(())),
         };
         drop(self);
         shown.unwrap_or_else(|_| Err(io::Error::other("the dashboard's thread panicked")))
@@ -127,7 +134,7 @@ fn show(mut terminal: terminal::Screen, board: &Board, manner: Manner, quit: &mp
         }
         let mut patience = if changed { rest } else { FRAME };
         for _ in 0..KEYS_AT_ONCE {
-            if !event::poll(patience)? {
+            if !terminal::wait(patience)? {
                 break;
             }
             patience = Duration::ZERO;
@@ -136,6 +143,7 @@ fn show(mut terminal: terminal::Screen, board: &Board, manner: Manner, quit: &mp
             // What the user does shows at once.
             (changed, drawn) = (true, None);
         }
+        model.refilter();
     }
     Ok(())
 }

@@ -256,6 +256,11 @@ fn the_dashboard_shows_what_happens_and_stays_until_it_is_left() {
     assert!(console.is_cooked());
     assert!(Path::new(&record).exists());
 
+    let mut console = Console::start(&trace(&["--on", "exec", "-o", "tui"]), 24, 100);
+    console.wait_for(&["live · 0 lost"]);
+    console.hang_up();
+    console.wait();
+
     let mut console = Console::start(&trace(&["--for", "1s", "--comm", "no-such-process", "-o", "tui"]), 24, 100);
     console.wait_for(&["ended · 0 lost"]);
     console.type_keys("q");

@@ -101,9 +101,11 @@ impl Board {
         self.lock().news.leave = true;
     }
 
-    /// The trace has ended.
-    pub fn end(&self) {
-        self.lock().news.over = true;
+    /// The trace has ended. Whether the user wanted to leave by then.
+    pub fn end(&self) -> bool {
+        let mut state = self.lock();
+        state.news.over = true;
+        state.news.leave
     }
 
     /// What is new. The events stay where they are unless they are asked for; how many wait, and how many of those had to go,

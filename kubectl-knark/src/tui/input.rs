@@ -60,7 +60,6 @@ pub fn handle(model: &mut Model, event: &Event, places: &Places) -> Option<Comma
         Event::Paste(text) => {
             if let Some(line) = typed(model) {
                 text.chars().for_each(|c| line.insert(c));
-                model.refilter();
             }
             None
         }
@@ -79,13 +78,17 @@ fn press(model: &mut Model, key: KeyEvent) -> Option<Command> {
         Mode::Browse => browse(model, key),
         Mode::Filter { before } => {
             match key.code {
-                Code::Enter => model.mode = Mode::Browse,
                 Code::Esc => {
                     model.filter_line = Line::of(std::mem::take(before));
                     model.mode = Mode::Browse;
                 }
+                Code::Enter => model.mode = Mode::Browse,
                 Code::Up | Code::Down | Code::PageUp | Code::PageDown => return browse(model, key),
-                _ => edit(&mut model.filter_line, key),
+                _ => {
+                    // Many keys may come together: it applies after the last.
+                    edit(&mut model.filter_line, key);
+                    return None;
+                }
             }
             model.refilter();
             None

@@ -1,6 +1,6 @@
 //! What the dashboard knows and shows. Pure: no terminal, no clock, no threads.
 
-use std::collections::VecDeque;
+use std::{cell::RefCell, collections::VecDeque};
 
 use knark_specs::event::{Event, What};
 
@@ -10,7 +10,7 @@ use super::{
     history::{Entry, History},
     line::Line,
     pane::{Kind, Order, Pane},
-    rows,
+    rows::Words,
 };
 
 /// How many warnings and errors can be looked at.
@@ -57,6 +57,7 @@ pub struct Model {
     /// What is typed as the filter.
     pub filter_line: Line,
     filter: Filter,
+    words: RefCell<Words>,
     /// All events that are kept, whether shown or not.
     pub history: History,
     /// The lists, one or two.
@@ -97,6 +98,7 @@ impl Model {
             mode: Mode::Browse,
             filter_line: Line::default(),
             filter: Filter::default(),
+            words: RefCell::default(),
             history: History::default(),
             panes: vec![Pane::new(Kind::Timeline, Order::Time)],
             focus: 0,
@@ -250,13 +252,13 @@ impl Model {
     }
 
     fn admits(&self, entry: &Entry) -> bool {
-        self.filter.is_empty() || self.filter.admits(entry, || rows::text(entry))
+        self.filter.is_empty() || self.filter.admits(entry, || self.words.borrow_mut().of(entry))
     }
 
     fn refill(&mut self) {
         self.panes.iter_mut().for_each(Pane::clear);
         for entry in self.history.iter() {
-            if self.filter.is_empty() || self.filter.admits(entry, || rows::text(entry)) {
+            if self.filter.is_empty() || self.filter.admits(entry, || self.words.borrow_mut().of(entry)) {
                 self.panes.iter_mut().filter(|pane| pane.takes(entry)).for_each(|pane| pane.push(entry));
             }
         }

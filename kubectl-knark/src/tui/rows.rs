@@ -55,26 +55,38 @@ impl Rows {
     }
 }
 
-/// All that any width of the screen shows of an event in its line, for the filter.
-pub fn text(entry: &Entry) -> String {
-    let layout = Layout { wide: false, width: None, header: false, colour: false, many_namespaces: true, requests: false };
-    let mut table = Table::new(layout);
-    table.lay_out(&Scene { local: false, nodes: 1, pods: &[], policies: false });
-    let event = &entry.event;
-    let mut text = Text(String::new());
-    table.line(event, None, &mut text);
-    let mut add = |more: &str| text.0.extend([" ", more]);
-    add(&cell(&event.node.name));
-    if let Some(container) = &event.container {
-        add(&cell(&container.name));
+/// What the filter looks into.
+#[derive(Debug)]
+pub struct Words(Table);
+
+impl Default for Words {
+    fn default() -> Self {
+        let layout = Layout { wide: false, width: None, header: false, colour: false, many_namespaces: true, requests: false };
+        let mut table = Table::new(layout);
+        table.lay_out(&Scene { local: false, nodes: 1, pods: &[], policies: false });
+        Self(table)
     }
-    for matched in &entry.matches {
-        add(matched.severity.name());
-        for part in [&matched.policy, &matched.rule, &matched.message] {
-            add(&cell(part));
+}
+
+impl Words {
+    /// All that any width of the screen shows of an event in its line.
+    pub fn of(&mut self, entry: &Entry) -> String {
+        let event = &entry.event;
+        let mut text = Text(String::with_capacity(200));
+        self.0.line(event, None, &mut text);
+        let mut add = |more: &str| text.0.extend([" ", more]);
+        add(&cell(&event.node.name));
+        if let Some(container) = &event.container {
+            add(&cell(&container.name));
         }
+        for matched in &entry.matches {
+            add(matched.severity.name());
+            for part in [&matched.policy, &matched.rule, &matched.message] {
+                add(&cell(part));
+            }
+        }
+        text.0
     }
-    text.0
 }
 
 /// What an SGR sequence of the table's means.
@@ -142,7 +154,7 @@ mod tests {
             "kubernetes": {"namespace": "prod", "pod": "web-1"}, "node": {"name": "knark-1"}});
         let mut entry = entry(0, event);
         entry.matches = vec![matched("odd-shell", Severity::High)];
-        let text = text(&entry);
+        let text = Words::default().of(&entry);
         for part in ["prod/web-1", "cat 'a b'", "exec", "knark-1", "high", "odd-shell", "message of odd-shell"] {
             assert!(text.contains(part), "{part}: {text}");
         }

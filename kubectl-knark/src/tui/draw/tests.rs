@@ -81,6 +81,7 @@ fn keys(model: &mut Model, keys: &str) {
     for c in keys.chars() {
         let code = if c == '\n' { KeyCode::Enter } else { KeyCode::Char(c) };
         super::super::input::handle(model, &Input::Key(KeyEvent::new(code, KeyModifiers::NONE)), &places);
+        model.refilter();
     }
 }
 

@@ -71,6 +71,7 @@ fn press(model: &mut Model, keys: &str) -> Option<Command> {
         };
         let places = places(model);
         last = handle(model, &Input::Key(KeyEvent::new(code, KeyModifiers::NONE)), &places);
+        model.refilter();
         settle(model);
     }
     last
