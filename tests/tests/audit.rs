@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use knark_tests::program::{check, plugin, seen};
+use knark_tests::program::{plugin, seen};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::{Value, json};
 
@@ -79,17 +79,25 @@ fn paths(events: &[Value]) -> Vec<&str> {
 fn a_log_is_shown_without_a_cluster() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "audit.log", [line("/a", 1), line("/b", 2)].concat());
-    check(
-        &trace(&["--audit-log", "audit.log"]).current_dir(&folder).output().unwrap(),
-        "status 0
---- stdout
+    let output = trace(&["--audit-log", "audit.log"]).current_dir(&folder).output().unwrap();
+    let want = "\
 TIME          PID      UID    PROCESS          OP          DETAIL
 03:04:01.000  0        0      kube-apiserver   api         alice get /a 200 after 0s
 03:04:02.000  0        0      kube-apiserver   api         alice get /b 200 after 0s
---- stderr
-2 events shown, 0 filtered, 0 lost on audit.log in 0.0 s
-",
-    );
+";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), want, "{}", seen(&output));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.starts_with("2 events shown, 0 filtered, 0 lost on audit.log in "), "{said}");
+}
+
+#[test]
+fn flags_choose_among_requests() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = write(folder.path(), "audit.log", LOG);
+    let (events, sums, output) = told(trace(&["--audit-log", &log, "--resource", "secrets", "--code", "200-299"]));
+    let verbs: Vec<_> = events.iter().map(|event| event["api"]["verb"].as_str().unwrap()).collect();
+    assert_eq!(verbs, ["create", "get"], "{}", seen(&output));
+    assert_eq!((&sums["shown"], &sums["filtered"]), (&json!(2), &json!(REQUESTS - 2)));
 }
 
 #[test]

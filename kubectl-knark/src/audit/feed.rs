@@ -2,7 +2,7 @@
 
 use knark_specs::{
     audit::{self, NoRecord, Piece, Seen, Splitter},
-    frame::{Batch, Ending, Hello, Item, Stage, Status, Up},
+    frame::{Batch, Ending, Hello, Item, Probe, Stage, Status, Up},
 };
 
 use super::log::{Log, Next};
@@ -58,7 +58,7 @@ impl Feed {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: String::new(),
             arch: String::new(),
-            probes: Vec::new(),
+            probes: vec![Probe { name: "audit log".to_owned(), serves: "api".to_owned(), missing: None }],
             realtime_offset_ns: 0,
             hostname: self.log.name.clone(),
         };
