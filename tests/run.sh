@@ -31,9 +31,9 @@ pure() {
     step "the plugin for $target" cargo-zigbuild check --quiet -p knark-specs -p kubectl-knark --target "$target"
   done
   step "the tracer for arm64" cargo-zigbuild check --quiet -p knark-tracer --target aarch64-unknown-linux-musl
-  step "unit tests" cargo test --lib --bins
+  step "unit tests" cargo test --lib --bins --examples
   step "damaged input" tests/fuzz.sh
-  step "commands" cargo test --test cli --test replay --test tui --test krew --test policy
+  step "commands" cargo test --test cli --test replay --test audit --test tui --test krew --test policy
 }
 
 kernel() {

@@ -158,7 +158,7 @@ spec:
 }
 
 #[test]
-fn rules_that_nothing_sees_are_refused() {
+fn a_recording_is_not_watched() {
     let policy = "\
 apiVersion: knark.dev/v1alpha1
 kind: TracePolicy
@@ -168,9 +168,4 @@ spec: {rules: [{name: exec-into-pods, api: {verbs: [create], resources: [pods], 
     let file = file(policy);
     let output = run(&["replay", "/dev/null", "-f", file.path().to_str().unwrap(), "--watch"]);
     assert_eq!(output.status.code(), Some(2), "replay watches nothing: {}", seen(&output));
-    let output = run(&["trace", "--local", "-f", file.path().to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(2), "{}", seen(&output));
-    for mark in ["exec-into-pods", "--best-effort"] {
-        assert!(text(&output.stderr).contains(mark), "{}", seen(&output));
-    }
 }

@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Instant};
 
 use knark_specs::{
     event::{Event, Exit, Node, Process, ProcessSource, SCHEMA, What},
-    frame::{self, Batch, Hello, Item, Up},
+    frame::{self, Batch, Hello, Item, Probe, Up},
 };
 
 use super::{Options, Requests, flow::Flow, output::CHUNK};
@@ -74,29 +74,8 @@ fn one_batch_makes_no_more_text_at_a_time_than_a_chunk_and_an_event() {
     for item in [Item::Process(process)].into_iter().chain(std::iter::repeat_n(exit, EVENTS as usize)) {
         minicbor::encode(item, &mut items).unwrap();
     }
-    let hello = Hello {
-        version: String::new(),
-        kernel: String::new(),
-        arch: String::new(),
-        probes: Vec::new(),
-        realtime_offset_ns: 0,
-        hostname: String::new(),
-    };
-    let render = OutputFlags { output: crate::render::Format::Json, ..OutputFlags::default() }.renderer();
-    let mut flow = Flow::new(Options {
-        requests: Requests::Unwanted,
-        render,
-        screen: None,
-        filter: Filter::default(),
-        alerts: None,
-        fail_on_match: false,
-        max_events: None,
-        duration: None,
-        recorder: None,
-        live: false,
-        complete: true,
-        local: true,
-    });
+    let hello = hello(Vec::new());
+    let mut flow = Flow::new(Options { live: false, complete: true, ..options(Requests::Unwanted) });
     for message in [Up::Hello(hello), Up::Batch(Batch { seq: 1, items })] {
         flow.take(Input::Up { node: 0, message });
     }
@@ -112,4 +91,52 @@ fn one_batch_makes_no_more_text_at_a_time_than_a_chunk_and_an_event() {
         }
     }
     assert_eq!(shown, EVENTS as usize);
+}
+
+fn hello(probes: Vec<Probe>) -> Hello {
+    Hello {
+        version: String::new(),
+        kernel: String::new(),
+        arch: String::new(),
+        probes,
+        realtime_offset_ns: 0,
+        hostname: String::new(),
+    }
+}
+
+fn options(requests: Requests) -> Options {
+    Options {
+        requests,
+        render: OutputFlags { output: crate::render::Format::Json, ..OutputFlags::default() }.renderer(),
+        screen: None,
+        filter: Filter::default(),
+        alerts: None,
+        fail_on_match: false,
+        max_events: None,
+        duration: None,
+        recorder: None,
+        live: true,
+        complete: false,
+        local: true,
+    }
+}
+
+#[test]
+fn a_trace_of_requests_that_sees_no_api_server_is_in_vain() {
+    let probe = |missing: Option<&str>| Probe {
+        name: "kube-apiserver 7".into(),
+        serves: "api".into(),
+        missing: missing.map(str::to_owned),
+    };
+    for (requests, probes, failed) in [
+        (Requests::Needed, vec![], true),
+        (Requests::Needed, vec![probe(Some("no room"))], true),
+        (Requests::Needed, vec![probe(None)], false),
+        (Requests::Wanted, vec![], false),
+        (Requests::Unwanted, vec![], false),
+    ] {
+        let mut flow = Flow::new(options(requests));
+        flow.take(Input::Up { node: 0, message: Up::Hello(hello(probes.clone())) });
+        assert_eq!((flow.failed, flow.over), (failed, failed), "{requests:?} {probes:?}");
+    }
 }
