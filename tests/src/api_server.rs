@@ -124,9 +124,14 @@ impl ApiServer {
         path
     }
 
+    /// Its audit log.
+    pub fn audit_log(&self) -> PathBuf {
+        self.folder.path().join("audit.log")
+    }
+
     /// What its audit log says, so far.
     pub fn audit(&self) -> Vec<Value> {
-        let log = fs::read_to_string(self.folder.path().join("audit.log")).expect("there is an audit log");
+        let log = fs::read_to_string(self.audit_log()).expect("there is an audit log");
         log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
