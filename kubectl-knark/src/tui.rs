@@ -22,6 +22,7 @@ mod terminal;
 use std::{
     convert::Infallible,
     io,
+    mem::ManuallyDrop,
     path::Path,
     time::{Duration, Instant},
 };
@@ -117,7 +118,9 @@ impl Drop for Screen {
 }
 
 /// Draws until the user leaves and the trace has ended, or something else has given the terminal back.
-fn show(mut terminal: terminal::Screen, board: &Board, manner: Manner, quit: &mpsc::Sender<()>) -> io::Result<()> {
+fn show(terminal: terminal::Screen, board: &Board, manner: Manner, quit: &mpsc::Sender<()>) -> io::Result<()> {
+    // Dropping it would show the cursor, and print where that fails; the cursor is given back with the rest.
+    let mut terminal = ManuallyDrop::new(terminal);
     let mut model = Model::new(manner);
     let mut places = Places::of(ratatui::layout::Rect::ZERO, 1, false, false);
     let (mut changed, mut drawn) = (true, None::<Instant>);

@@ -28,7 +28,7 @@ fn wrong_usage_is_status_2_and_says_why() {
         (&["trace", "--for", "soon"], "invalid value 'soon'"),
         (&["trace", "--ring-buffer", "3M"], "power of two"),
         (&["trace", "--max-events", "0"], "invalid value '0'"),
-        (&["trace", "-o", "xml"], "[possible values: table, wide, json, yaml, name]"),
+        (&["trace", "-o", "xml"], "[possible values: table, wide, json, yaml, name, tui]"),
         (&["trace", "--no-such-flag"], "unexpected argument '--no-such-flag'"),
         (&["trace", "cronjob/x"], "cronjob"),
         (&["trace", "-l", "a b"], "a b"),

@@ -140,8 +140,9 @@ fn browse(model: &mut Model, key: KeyEvent) -> Option<Command> {
             model.filter_line = Line::default();
             model.refilter();
         }
-        Code::Char('l') if !model.follow_link() => {
-            model.answer = Some("nothing else that is shown is of the same request or process".to_owned());
+        Code::Char('l') => {
+            let found = model.follow_link();
+            model.answer = (!found).then(|| "nothing else that is shown is of the same request or process".to_owned());
         }
         Code::Char(' ' | 'p') => model.paused = !model.paused,
         Code::Char('w') => return Some(Command::AskName),
