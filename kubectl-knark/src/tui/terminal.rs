@@ -67,8 +67,9 @@ pub fn wait(patience: Duration) -> io::Result<bool> {
     if event::poll(Duration::ZERO)? {
         return Ok(true);
     }
-    // crossterm reads a terminal that has gone for ever: it must not be asked for that one's input.
-    #[cfg(unix)]
+    // crossterm reads a terminal that has gone for ever: it must not be asked for that one's input. Elsewhere than on Linux
+    // poll(2) may not know terminals; there the end of the trace ends the wait.
+    #[cfg(target_os = "linux")]
     {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let stdin = io::stdin();
@@ -84,7 +85,7 @@ pub fn wait(patience: Duration) -> io::Result<bool> {
         }
         event::poll(Duration::ZERO)
     }
-    #[cfg(not(unix))]
+    #[cfg(not(target_os = "linux"))]
     event::poll(patience)
 }
 
