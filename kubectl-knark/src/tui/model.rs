@@ -266,16 +266,17 @@ impl Model {
     }
 }
 
-/// Whether two events tell of one thing: the beginning and the end of one request, or what one process did.
+/// Whether two events tell of one thing: the beginning and the end of one request, what came of a request, or what one process
+/// did.
 fn are_linked(one: &Event, other: &Event) -> bool {
-    match (&one.what, &other.what) {
-        (What::Api { api: one }, What::Api { api: other }) => !one.request_id.is_empty() && one.request_id == other.request_id,
-        (What::Api { .. }, _) | (_, What::Api { .. }) => false,
-        _ => {
-            let who = |event: &Event| (event.process.pid, event.process.start_boot_ns);
-            who(one) == who(other) && one.node.name == other.node.name
-        }
-    }
+    let request = |event: &Event| match &event.what {
+        What::Api { api } => Some(api.request_id.clone()).filter(|id| !id.is_empty()),
+        _ => event.cause.as_ref().map(|cause| cause.request_id.clone()),
+    };
+    let is_request = |event: &Event| matches!(event.what, What::Api { .. });
+    let process = |event: &Event| (event.process.pid, event.process.start_boot_ns, event.node.name.clone());
+    let same_request = request(one).is_some_and(|id| request(other) == Some(id));
+    same_request || !is_request(one) && !is_request(other) && process(one) == process(other)
 }
 
 #[cfg(test)]
