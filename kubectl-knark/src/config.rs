@@ -53,7 +53,7 @@ pub fn apply(config: &Config, command: clap::Command) -> clap::Command {
         ("image", tracer.image.clone()),
         ("image_pull_policy", tracer.image_pull_policy.map(|policy| policy.name().to_owned())),
         ("privileged", tracer.privileged.then(|| "true".to_owned())),
-        ("output", output.format.clone()),
+        ("output", output.format.map(|format| format.name().to_owned())),
     ];
     defaults.extend(single.into_iter().map(|(name, value)| (name, value.into_iter().collect())));
     COMMANDS.into_iter().fold(command, |command, name| {

@@ -63,8 +63,13 @@ impl Filter {
             What::Api { .. } => Kind::Api,
         };
         let is_named = |name: &String, actual: Option<&String>| actual.is_some_and(|actual| actual == name);
+        // A request is where its object is, not where the API server runs.
+        let namespace = match &event.what {
+            What::Api { api } => Some(&api.namespace),
+            _ => event.kubernetes.as_ref().map(|pod| &pod.namespace),
+        };
         any(&self.on, |wanted| *wanted == kind)
-            && any(&self.namespaces, |name| is_named(name, event.kubernetes.as_ref().map(|k| &k.namespace)))
+            && any(&self.namespaces, |name| is_named(name, namespace))
             && any(&self.pods, |name| is_named(name, event.kubernetes.as_ref().map(|k| &k.pod)))
             && any(&self.containers, |name| {
                 event.container.as_ref().is_some_and(|c| c.name == *name || !name.is_empty() && c.id.starts_with(name.as_str()))
@@ -75,7 +80,7 @@ impl Filter {
             && any(&self.exes, |exe| process.exe == *exe)
             && match &event.what {
                 What::Api { api } => self.requests.wants(api),
-                _ => true,
+                _ => event.cause.as_ref().is_none_or(|cause| self.requests.wants_user(cause)),
             }
     }
 }

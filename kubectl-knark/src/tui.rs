@@ -141,7 +141,11 @@ fn show(terminal: terminal::Screen, board: &Board, manner: Manner, quit: &mpsc::
                 break;
             }
             patience = Duration::ZERO;
-            let command = input::handle(&mut model, &event::read()?, &places);
+            let event = event::read()?;
+            if matches!(&event, event::Event::Mouse(mouse) if mouse.kind == event::MouseEventKind::Moved) {
+                continue;
+            }
+            let command = input::handle(&mut model, &event, &places);
             obey(command, &mut model, board, quit);
             // What the user does shows at once.
             (changed, drawn) = (true, None);

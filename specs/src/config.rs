@@ -75,8 +75,39 @@ pub enum PullPolicy {
 pub struct OutputConfig {
     /// The format of `trace` and `replay` (`-o`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 16))]
-    pub format: Option<String>,
+    pub format: Option<OutputFormat>,
+}
+
+/// A format of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputFormat {
+    /// A table.
+    Table,
+    /// A table with more columns.
+    Wide,
+    /// A JSON object a line.
+    Json,
+    /// YAML documents.
+    Yaml,
+    /// Names alone.
+    Name,
+    /// The dashboard.
+    Tui,
+}
+
+impl OutputFormat {
+    /// As a flag's value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Wide => "wide",
+            Self::Json => "json",
+            Self::Yaml => "yaml",
+            Self::Name => "name",
+            Self::Tui => "tui",
+        }
+    }
 }
 
 impl PullPolicy {

@@ -56,7 +56,7 @@ pub struct Event {
     /// The request to the Kubernetes API that it comes from, where requests are traced as well: who ran the `kubectl exec` that
     /// this process, or one above it, was begun for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cause: Option<Cause>,
+    pub cause: Option<Arc<Cause>>,
     /// What.
     #[serde(flatten)]
     pub what: What,

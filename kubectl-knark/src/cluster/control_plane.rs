@@ -7,9 +7,13 @@ use kube::{Api, ResourceExt as _, api::ListParams};
 
 use super::{client::Cluster, resolve::why_not_ready};
 
-/// Labels of control-plane nodes: kubeadm's, what it was before 1.24, and that of RKE2's and k3s' servers.
-const ROLES: [&str; 3] =
-    ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master", "node-role.kubernetes.io/controlplane"];
+/// Labels of control-plane nodes: kubeadm's, what it was before 1.24, RKE's, and MicroK8s'.
+const ROLES: [&str; 4] = [
+    "node-role.kubernetes.io/control-plane",
+    "node-role.kubernetes.io/master",
+    "node-role.kubernetes.io/controlplane",
+    "node.kubernetes.io/microk8s-controlplane",
+];
 
 /// The nodes whose API servers are traced.
 #[derive(Debug, Clone, Default)]
@@ -60,7 +64,10 @@ pub async fn nodes(cluster: &Cluster) -> (BTreeSet<String>, Vec<String>) {
         // Nodes without such labels may run one all the same.
         let servers = ListParams::default().labels("component=kube-apiserver");
         let pods = Api::<Pod>::namespaced(cluster.client.clone(), "kube-system").list(&servers).await;
-        found.extend(pods.into_iter().flatten().filter_map(|pod| pod.spec?.node_name));
+        match pods.map_err(|error| cluster.explain("looking for the API servers' pods in kube-system", error)) {
+            Ok(pods) => found.extend(pods.into_iter().filter_map(|pod| pod.spec?.node_name)),
+            Err(error) => warnings.push(error.to_string()),
+        }
     }
     (found, warnings)
 }

@@ -55,7 +55,7 @@ pub struct TracerFlags {
     #[arg(long = "image-pull-secret", value_name = "NAME")]
     pub image_pull_secrets: Vec<String>,
     /// Make the tracer pods privileged, for nodes that need it
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true, hide_default_value = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     pub privileged: bool,
     /// When the cluster itself ends the tracer pods, such as 2h; if not given, half an hour after --for, or after 1h
     #[arg(long, value_name = "DURATION", value_parser = crate::cli::duration)]
@@ -123,15 +123,21 @@ pub async fn start(
     let (user, found, labels, (servers, told)) = tokio::join!(user_name(&cluster), find, labels, servers);
     let (Found { target, watches, mut nodes, follow, mut warnings }, labels) = (found?, labels?);
     warnings.extend(told);
-    let servers = match request.plan.api {
-        false => Servers::Nowhere,
-        true if servers.is_empty() => Servers::Anywhere,
-        true => Servers::On(servers),
+    let servers = match (request.plan.api, servers.is_empty()) {
+        (false, _) => Servers::Nowhere,
+        (true, false) => Servers::On(servers),
+        // Where nothing tells which node runs an API server, the user may.
+        (true, true) if chosen => Servers::Anywhere,
+        (true, true) if only_api => anyhow::bail!(
+            "no node of this cluster is known to run an API server: name one by --node; where the control plane is managed, read its \
+             audit log (--audit-log FILE)"
+        ),
+        (true, true) => Servers::Nowhere,
     };
-    match &servers {
-        Servers::On(servers) if !chosen => nodes.extend(servers.iter().cloned()),
-        Servers::Anywhere if only_api && nodes.is_empty() => nodes = resolve::all_nodes(&cluster).await?.0,
-        _ => {}
+    if let Servers::On(servers) = &servers
+        && !chosen
+    {
+        nodes.extend(servers.iter().cloned());
     }
     let example = nodes.iter().find(|node| servers.are_on(node)).or(nodes.first()).cloned().unwrap_or_default();
 

@@ -12,8 +12,8 @@ use knark_specs::{frame::Up, packet::Recorded};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    exit::Exit,
-    filter::Filter,
+    exit::{Exit, UsageError},
+    filter::{Filter, Kind},
     pipeline::{
         self, Options, Requests,
         alerts::{Alerts, Labels},
@@ -58,6 +58,9 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
     let from: Box<dyn Read + Send> =
         if args.file.as_os_str() == "-" { Box::new(io::stdin()) } else { Box::new(File::open(&args.file).with_context(doing)?) };
     let recording = Recording::open(from).with_context(doing)?;
+    if args.filter.requests.is_given() && !args.filter.on.is_empty() && !args.filter.on.contains(&Kind::Api) {
+        return Err(UsageError::because("flags about requests choose among them, and --on leaves them out: add api"));
+    }
     let (quit, mut signals) = signals::listen_and_send()?;
     let (stop, stopped) = watch::channel(false);
     let (sink, mut inputs) = mpsc::channel(16);

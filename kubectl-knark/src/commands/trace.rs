@@ -169,6 +169,7 @@ async fn in_audit_logs(
     let weak = sink.downgrade();
     let options = Options {
         complete: logs.complete,
+        filter: Filter { requests: args.requests.clone().within(args.connection.namespace.as_deref()), ..Filter::default() },
         // What is about pods is about none here, and one log need not be told from others.
         local: logs.count() == 1,
         ..args.options(recorder, true, None, Requests::Unwanted, quit)?
@@ -315,6 +316,13 @@ impl Args {
                 "--on leaves out api, and audit logs tell of nothing else: add api, or drop --audit-log",
             ));
         }
+        if let Some(path) = self.audit.logs.iter().find(|path| path.as_os_str().as_encoded_bytes().starts_with(b"node:")) {
+            let text = format!(
+                "{}: audit logs of nodes are not read yet: `ssh NODE cat PATH | kubectl knark trace --audit-log -`",
+                path.display()
+            );
+            return Err(UsageError::because(text));
+        }
         let is_input = |path: &PathBuf| path.as_os_str() == "-";
         if self.audit.logs.iter().any(is_input) && self.policies.files.iter().any(is_input) {
             return Err(UsageError::because(
@@ -329,8 +337,9 @@ impl Args {
         let TargetFlags { targets, selector, all_namespaces, containers, nodes, node_selector } = &self.target;
         let lists = [targets, containers, nodes].iter().any(|list| !list.is_empty());
         let has_target = lists || selector.is_some() || *all_namespaces || node_selector.is_some();
-        let has_place = self.connection.namespace.is_some() || self.host.local;
-        has_target || has_place || self.on.iter().any(|kind| *kind != Kind::Api)
+        // A namespace alone chooses among requests.
+        let tells_all = !self.on.is_empty() && self.on.iter().all(|kind| *kind == Kind::Api);
+        (has_target || self.host.local) && !tells_all || self.on.iter().any(|kind| *kind != Kind::Api)
     }
 
     /// The policies that are asked for, if they can be used and their events be seen.
@@ -400,7 +409,7 @@ impl Args {
             (Kind::Exit, _) => false,
         };
         let on = |kind| if self.on.is_empty() { by_default(kind) } else { self.on.contains(&kind) };
-        if self.requests.is_given() && !on(Kind::Api) {
+        if self.requests.is_given() && !on(Kind::Api) && !self.audit.is_given() {
             return Err(UsageError::because(
                 "flags about requests to the Kubernetes API choose among them, and they are not traced: add --on api",
             ));

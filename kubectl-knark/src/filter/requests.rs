@@ -1,6 +1,6 @@
 //! Which requests to the Kubernetes API are shown.
 
-use knark_specs::{event::Api, policy::IdRange};
+use knark_specs::{event::Api, link::Cause, policy::IdRange};
 
 use super::any;
 
@@ -13,7 +13,39 @@ const QUESTIONS: [&str; 2] = ["authentication.k8s.io", "authorization.k8s.io"];
 /// How the names of the cluster's own components begin.
 const COMPONENTS: [&str; 4] = ["system:kube-", "system:node:", "system:apiserver", "system:serviceaccount:kube-system:"];
 
-/// Conditions on requests, joined by and; the values of one are joined by or. Events of other kinds meet them all.
+/// The API server's own short names.
+const SHORT_NAMES: [(&str, &str); 27] = [
+    ("cm", "configmaps"),
+    ("cs", "componentstatuses"),
+    ("ep", "endpoints"),
+    ("ev", "events"),
+    ("limits", "limitranges"),
+    ("ns", "namespaces"),
+    ("no", "nodes"),
+    ("pvc", "persistentvolumeclaims"),
+    ("pv", "persistentvolumes"),
+    ("po", "pods"),
+    ("rc", "replicationcontrollers"),
+    ("quota", "resourcequotas"),
+    ("sa", "serviceaccounts"),
+    ("svc", "services"),
+    ("crd", "customresourcedefinitions"),
+    ("ds", "daemonsets"),
+    ("deploy", "deployments"),
+    ("rs", "replicasets"),
+    ("sts", "statefulsets"),
+    ("hpa", "horizontalpodautoscalers"),
+    ("cj", "cronjobs"),
+    ("csr", "certificatesigningrequests"),
+    ("ing", "ingresses"),
+    ("netpol", "networkpolicies"),
+    ("pdb", "poddisruptionbudgets"),
+    ("pc", "priorityclasses"),
+    ("sc", "storageclasses"),
+];
+
+/// Conditions on requests, joined by and; the values of one are joined by or. Events of other kinds meet them all, but for who
+/// caused them.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Requests to the Kubernetes API (with --on api; each repeatable or separated by commas)")]
 pub struct RequestFilter {
@@ -29,14 +61,14 @@ pub struct RequestFilter {
     /// Names of what they are about
     #[arg(long = "api-name", value_name = "NAME", value_delimiter = ',')]
     api_names: Vec<String>,
-    /// Users, acting or impersonating; one that ends in * is the beginning of names
+    /// Users, acting or impersonating; one that ends in * is the beginning of names. Of what kubectl exec started, only theirs
     #[arg(long = "by", value_name = "USER", value_delimiter = ',')]
     users: Vec<String>,
     /// Groups of the user
     #[arg(long = "by-group", value_name = "GROUP", value_delimiter = ',')]
     user_groups: Vec<String>,
     /// HTTP status codes, such as 403 or 500-599
-    #[arg(long = "code", value_name = "CODE", value_delimiter = ',')]
+    #[arg(long = "code", value_name = "CODE", value_delimiter = ',', value_parser = codes)]
     codes: Vec<IdRange>,
     /// Only what changes something, or opens a session in a pod
     #[arg(long)]
@@ -58,10 +90,6 @@ impl RequestFilter {
     /// Whether the request meets all conditions.
     pub fn wants(&self, api: &Api) -> bool {
         let users = || [&api.user, &api.impersonator].into_iter().flatten();
-        let name_is = |wanted: &str, name: &str| match wanted.strip_suffix('*') {
-            Some(begin) => name.starts_with(begin),
-            None => wanted == name,
-        };
         any(&self.verbs, |verb| api.verb.eq_ignore_ascii_case(verb))
             && any(&self.resources, |resource| resource.is(api))
             && any(&self.api_namespaces, |name| api.namespace == *name)
@@ -71,6 +99,20 @@ impl RequestFilter {
             && any(&self.codes, |range| api.code.is_some_and(|code| range.contains(code.into())))
             && (!self.mutations || changes(api))
             && (!self.no_system || !is_by_component(api))
+    }
+
+    /// Whether what a request has led to is wanted, by who made the request.
+    pub fn wants_user(&self, cause: &Cause) -> bool {
+        let users = || std::iter::once(&cause.user).chain(&cause.impersonator);
+        any(&self.users, |wanted| users().any(|name| name_is(wanted, name)))
+    }
+
+    /// The same, and only what is in this namespace, where none was chosen.
+    pub fn within(mut self, namespace: Option<&str>) -> Self {
+        if self.api_namespaces.is_empty() {
+            self.api_namespaces.extend(namespace.map(str::to_owned));
+        }
+        self
     }
 
     /// Whether it asks for anything.
@@ -97,13 +139,37 @@ impl Resource {
         }
         let part = |text: &str| (text != "*").then(|| text.to_lowercase());
         // A resource alone is all of it, its subresources included.
-        Ok(Self { name: part(resource), group: group.and_then(part), subresource: subresource.and_then(part) })
+        Ok(Self { name: part(resource).map(full_name), group: group.and_then(part), subresource: subresource.and_then(part) })
     }
 
     fn is(&self, api: &Api) -> bool {
         let is = |wanted: &Option<String>, text: &str| wanted.as_ref().is_none_or(|wanted| wanted == text);
         is(&self.name, &api.resource) && is(&self.group, &api.group) && is(&self.subresource, &api.subresource)
     }
+}
+
+/// A resource's name for its short one, or its singular, as kubectl takes them.
+fn full_name(name: String) -> String {
+    let full = SHORT_NAMES.iter().find(|(short, _)| *short == name).map(|(_, full)| *full);
+    match full {
+        Some(full) => full.to_owned(),
+        None if name.ends_with("ss") || name.ends_with("sh") => name + "es",
+        None if name.ends_with("cy") || name.ends_with("ty") => name.trim_end_matches('y').to_owned() + "ies",
+        None if name.ends_with('s') => name,
+        None => name + "s",
+    }
+}
+
+fn name_is(wanted: &str, name: &str) -> bool {
+    match wanted.strip_suffix('*') {
+        Some(begin) => name.starts_with(begin),
+        None => wanted == name,
+    }
+}
+
+fn codes(text: &str) -> Result<IdRange, String> {
+    let range = text.parse::<IdRange>().ok().filter(|range| range.first <= range.last && (100..600).contains(&range.last));
+    range.ok_or_else(|| "write an HTTP status or a range of them, such as 403 or 500-599".to_owned())
 }
 
 fn changes(api: &Api) -> bool {
@@ -152,6 +218,10 @@ mod tests {
             (&["--verb", "create,GET"], &exec, true),
             (&["--verb", "list"], &exec, false),
             (&["--resource", "pods"], &exec, true),
+            (&["--resource", "po"], &exec, true),
+            (&["--resource", "Pod"], &exec, true),
+            (&["--resource", "deploy/scale"], &scale, true),
+            (&["--resource", "deployment.apps"], &scale, true),
             (&["--resource", "pods/exec"], &exec, true),
             (&["--resource", "pods/log,secrets"], &exec, false),
             (&["--resource", "*/scale"], &scale, true),
@@ -178,6 +248,14 @@ mod tests {
 
     #[test]
     fn a_resource_is_written_as_kubectl_writes_it() {
+        for (text, want) in
+            [("netpol", "networkpolicies"), ("networkpolicy", "networkpolicies"), ("ingress", "ingresses"), ("secret", "secrets")]
+        {
+            assert_eq!(Resource::parse(text).unwrap().name.as_deref(), Some(want));
+        }
+        for text in ["4xx", "200-100", "7000", ""] {
+            assert!(codes(text).is_err(), "{text:?}");
+        }
         for text in ["", "/exec", "pods/", "pods.", "a/b/c", ".apps"] {
             assert!(Resource::parse(text).is_err(), "{text:?}");
         }

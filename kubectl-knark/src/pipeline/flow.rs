@@ -239,8 +239,8 @@ impl Flow {
         self.merge.begin(number as usize);
         self.progress.set(number, &name, None);
         self.began.get_or_insert(now);
-        if hello.probes.iter().any(|probe| probe.serves == "api" && probe.missing.is_none()) {
-            self.sees_requests = true;
+        self.sees_requests |= hello.probes.iter().any(|probe| probe.serves == "api" && probe.missing.is_none());
+        if self.options.requests != Requests::Unwanted {
             self.merge.sort(number as usize);
         }
         for probe in hello.probes.iter().filter(|_| !again) {

@@ -186,14 +186,14 @@ mod tests {
         check(&mut json, &event);
         check(&mut json, &event);
         event.thread = Some(Thread { tid: 9, comm: "t".into() });
-        event.cause = Some(Cause {
+        event.cause = Some(Arc::new(Cause {
             request_id: "1".into(),
             user: "alice".into(),
             impersonator: None,
             subresource: "exec".into(),
             source: None,
             certainty: Certainty::Certain,
-        });
+        }));
         event.container = Some(Arc::new(Container { id: "c".into(), name: "n".into(), image: "i".into(), cgroup_id: 3 }));
         check(&mut json, &event);
         let pod = Kubernetes { namespace: "ns".into(), pod: "p".into(), pod_uid: "u".into(), labels: None, owner: None };

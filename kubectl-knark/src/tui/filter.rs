@@ -83,7 +83,7 @@ impl Filter {
                 },
             };
             // Half of a word is being typed yet.
-            let is_begun = matches!(&test, Test::Anywhere(text) if text.is_empty() || FIELDS.iter().any(|(name, _)| text.strip_suffix(':') == Some(name)));
+            let is_begun = matches!(&test, Test::Anywhere(text) if text.is_empty() || text.strip_suffix(':').is_some_and(|text| ["sev", "severity"].contains(&text) || FIELDS.iter().any(|(name, _)| *name == text)));
             (!is_begun).then_some(Term { negated, test })
         });
         Self { terms: terms.collect() }
@@ -143,7 +143,11 @@ impl Field {
             Self::Pid => event.process.pid.to_string() == value,
             Self::Uid => event.process.uid.to_string() == value,
             Self::Operation => has(words::operation(event)),
-            Self::User => api.is_some_and(|api| [&api.user, &api.impersonator].into_iter().flatten().any(|user| has(&user.name))),
+            Self::User => match (api, &event.cause) {
+                (Some(api), _) => [&api.user, &api.impersonator].into_iter().flatten().any(|user| has(&user.name)),
+                (None, Some(cause)) => has(&cause.user) || cause.impersonator.as_deref().is_some_and(has),
+                (None, None) => false,
+            },
             Self::Verb => api.is_some_and(|api| has(&api.verb)),
             Self::Resource => api.is_some_and(|api| has(&words::resource(api))),
             Self::Code => code(event).is_some_and(|code| code.starts_with(value)),

@@ -47,7 +47,6 @@ pub enum Mode {
 }
 
 /// All of it.
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Model {

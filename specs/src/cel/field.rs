@@ -190,7 +190,7 @@ fn of_event<'e>(event: &'e Event, name: &str) -> Option<Field<'e>> {
         ("container", _) => event.container.as_deref().map(|container| Field::Object(Object::Container(container))),
         ("process", _) => Some(Field::Object(Object::Process(&event.process))),
         ("thread", _) => event.thread.as_ref().map(|thread| Field::Object(Object::Thread(thread))),
-        ("cause", _) => event.cause.as_ref().map(|cause| Field::Object(Object::Cause(cause))),
+        ("cause", _) => event.cause.as_deref().map(|cause| Field::Object(Object::Cause(cause))),
         ("type", What::Exec { .. }) => text("exec"),
         ("type", What::File { .. }) => text("file"),
         ("type", What::Exit { .. }) => text("exit"),

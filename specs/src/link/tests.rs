@@ -39,15 +39,18 @@ fn a_shell_belongs_to_who_ran_exec_and_so_does_what_it_runs() {
         source: Some("192.0.2.7".into()),
         certainty: Certainty::Certain,
     };
-    assert_eq!(cause, want);
+    assert_eq!(*cause, want);
     let below = json!([{ "pid": 100, "comm": "sh", "exe": "/bin/sh", "start_boot_ns": "100" }]);
-    assert_eq!(links.cause(&process(101, &["a", "b"], &below), 2 * SECOND).as_ref(), Some(&want));
+    assert_eq!(links.cause(&process(101, &["a", "b"], &below), 2 * SECOND).as_deref(), Some(&want));
     // The pid alone is no identity.
     let other = json!([{ "pid": 100, "comm": "sh", "exe": "/bin/sh", "start_boot_ns": "77" }]);
     assert_eq!(links.cause(&process(102, &["a", "b"], &other), 2 * SECOND), None);
     // It goes on after the session has ended.
     links.cause(&exec("1", "alice", "complete", ""), 3 * SECOND);
-    assert_eq!(links.cause(&process(103, &["c"], &below), 4 * SECOND).as_ref(), Some(&want));
+    assert_eq!(links.cause(&process(103, &["c"], &below), 4 * SECOND).as_deref(), Some(&want));
+    // A process whose parents have ended keeps it, too.
+    let grandchild = json!([{ "pid": 103, "comm": "c", "exe": "/bin/sh", "start_boot_ns": "103" }]);
+    assert_eq!(links.cause(&process(104, &["d"], &grandchild), 5 * SECOND).as_deref(), Some(&want));
 }
 
 #[test]
@@ -100,10 +103,24 @@ fn what_was_not_asked_for_has_no_cause() {
 }
 
 #[test]
+fn a_probe_that_ends_as_the_command_does_is_another_command() {
+    let mut links = Links::default();
+    links.cause(&exec("1", "alice", "started", "command=psql&command=-U&command=postgres&container=app"), 0);
+    let probe = ["pg_isready", "-h", "127.0.0.1", "-U", "postgres"];
+    assert_eq!(links.cause(&process(100, &probe, &outside()), SECOND), None);
+    let cause = links.cause(&process(101, &["psql", "-U", "postgres"], &outside()), SECOND).unwrap();
+    assert_eq!(cause.certainty, Certainty::Certain);
+    let mut links = Links::default();
+    links.cause(&exec("1", "alice", "started", "command=ls&container=app"), 0);
+    assert_eq!(links.cause(&process(100, &["sh", "-c", "ls"], &outside()), SECOND), None);
+}
+
+#[test]
 fn a_script_keeps_its_cause() {
     let mut links = Links::default();
     links.cause(&exec("1", "alice", "started", "command=entry.sh&command=--now&container=app"), 0);
-    assert!(links.cause(&process(100, &["/bin/sh", "/usr/bin/entry.sh", "--now"], &outside()), SECOND).is_some());
+    let cause = links.cause(&process(100, &["/bin/sh", "/usr/bin/entry.sh", "--now"], &outside()), SECOND).unwrap();
+    assert_eq!(cause.certainty, Certainty::Likely);
 }
 
 #[test]
@@ -114,5 +131,6 @@ fn memory_is_bounded() {
         links.cause(&exec(&id, "alice", "started", "command=sh&container=app"), 0);
         links.cause(&process(u32::try_from(number).unwrap() + 2, &["sh"], &outside()), SECOND);
     }
-    assert!(links.requests.len() <= MOST && links.processes.len() <= MOST && links.order.len() <= MOST);
+    let processes: usize = links.processes.values().map(HashMap::len).sum();
+    assert!(links.requests.len() <= MOST && processes <= MOST && links.order.len() <= MOST);
 }

@@ -91,6 +91,10 @@ impl Parsed {
                     for item in items {
                         self.take(item);
                     }
+                } else {
+                    let span = object.get("kind").map(|kind| kind.span.clone()).unwrap_or_default();
+                    let problem = Problem::error(span, "items", "the list has no `items`, or they are no sequence");
+                    self.problems.push(problem.help("write `items:` and the objects below it, each after a hyphen"));
                 }
             }
             (API_VERSION, "TracePolicy") => match self.check(&mut object, schema::of_trace_policy(), invariant::check) {

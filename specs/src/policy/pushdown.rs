@@ -9,7 +9,10 @@ use super::{
     matcher::Policies,
     pattern::PathPattern,
 };
-use crate::frame::{FileOp, Want, Wanted, WantedFile};
+use crate::{
+    cel::Condition,
+    frame::{FileOp, Want, Wanted, WantedFile},
+};
 
 /// Folders and files that rules ask for; `None`: any.
 type Places = Option<BTreeSet<String>>;
@@ -25,9 +28,16 @@ impl Policies {
         self.rules.iter().any(|rule| matches!(rule.subject, Subject::File(_)))
     }
 
-    /// Whether any rule is about requests to the Kubernetes API.
+    /// Whether any rule is about requests to the Kubernetes API, or asks which of them an event comes from.
     pub fn wants_api(&self) -> bool {
-        self.rules.iter().any(|rule| matches!(rule.subject, Subject::Api(_)))
+        let asks = |condition: &Option<Condition>| {
+            let names = condition.iter().flat_map(Condition::references);
+            names.into_iter().any(|name| name == "cause" || name.starts_with("cause."))
+        };
+        self.rules.iter().any(|rule| {
+            let about = matches!(rule.subject, Subject::Api(_));
+            about || asks(&rule.condition) || rule.except.iter().any(|except| asks(&except.condition))
+        })
     }
 
     /// What the kernel is asked for.
