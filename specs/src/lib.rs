@@ -41,6 +41,7 @@ pub mod packs;
 pub mod path;
 pub mod policy;
 pub mod problem;
+pub mod redact;
 pub mod request;
 pub mod structure;
 pub mod template;
