@@ -12,46 +12,70 @@ const TOLERATED: u32 = 2;
 
 /// What a step says that can't be: the field; `None` where all of it can.
 pub fn odd(step: &bpf::Api<'_>) -> Option<&'static str> {
-    let printable = |bytes: &[u8]| !bytes.is_empty() && bytes.iter().all(u8::is_ascii_graphic);
-    let place = match step.site {
-        _ if step.goroutine == 0 => return Some("goroutine"),
-        site::BEGIN if step.text(2).is_empty() || !is_peer(step.text(2)) => "source",
-        site::BEGIN if !printable(step.text(0)) => "method",
-        site::AUDIT_ID if !printable(step.text(0)) => "audit id",
-        site::USER | site::ATTRIBUTES if !step.is_cut(0) && std::str::from_utf8(step.text(0)).is_err() => "user",
-        site::USER | site::ATTRIBUTES if step.groups > 4096 => "groups",
-        site::ATTRIBUTES if !printable(step.text(2)) => "verb",
-        site::ATTRIBUTES if !step.is_cut(9) && !step.text(9).starts_with(b"/") => "path",
-        site::END if !matches!(step.status, 0 | 100..=999) => "code",
-        site::END if step.bytes < 0 => "response size",
-        _ => return None,
-    };
-    Some(place)
+    let unreadable = |place| step.is_cut(place) && step.text(place).is_empty();
+    match step.site {
+        _ if step.goroutine == 0 => Some("goroutine"),
+        site::BEGIN if unreadable(0) => Some("method"),
+        site::BEGIN if unreadable(1) => Some("path"),
+        site::BEGIN if !is_peer(step.text(2)) => Some("source"),
+        site::AUDIT_ID if unreadable(0) => Some("audit id"),
+        site::ATTRIBUTES if unreadable(2) => Some("verb"),
+        site::ATTRIBUTES if unreadable(9) => Some("path"),
+        site::END if !matches!(step.status, 0 | 100..=999) => Some("code"),
+        site::END if step.bytes < 0 => Some("response size"),
+        _ => None,
+    }
 }
 
-/// `ADDRESS:PORT`, or what stands for it where there is none, as over a Unix socket.
+/// `ADDRESS:PORT`, whose address may have a zone, or what stands for it where there is none, as over a Unix socket.
 fn is_peer(peer: &[u8]) -> bool {
-    let text = std::str::from_utf8(peer).unwrap_or_default();
-    text.parse::<std::net::SocketAddr>().is_ok() || text == "@" || text.starts_with('/')
+    let port = |text: &[u8]| !text.is_empty() && text.len() <= 5 && text.iter().all(u8::is_ascii_digit);
+    let mut parts = peer.rsplitn(2, |byte| *byte == b':');
+    parts.next().is_some_and(port) && parts.next().is_some() || peer == b"@" || peer.starts_with(b"/")
+}
+
+/// What is thought of a step, and of the process that it is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is taken as it is.
+    Plausible,
+    /// It makes no sense; its process may yet.
+    Odd,
+    /// Its process is no API server that can be read.
+    Condemned,
 }
 
 /// Judges processes by their first steps.
 #[derive(Debug, Default)]
 pub struct Judge {
-    /// Steps and odd ones, by process.
-    judged: FxHashMap<u32, (u32, u32)>,
+    judged: FxHashMap<u32, Judged>,
+}
+
+#[derive(Debug, Default)]
+struct Judged {
+    start_ns: u64,
+    steps: u32,
+    odd: u32,
 }
 
 impl Judge {
-    /// Takes a step and what is odd of it; whether its process is no API server that can be read.
-    pub fn condemns(&mut self, pid: u32, odd: bool) -> bool {
-        let (steps, odd_ones) = self.judged.entry(pid).or_default();
-        if *steps >= JUDGED {
-            return false;
+    /// Takes a step of a process and whether it is odd. Once judging is over, each step of a process that was found to be an API server
+    /// is taken as it is.
+    pub fn judge(&mut self, pid: u32, start_ns: u64, odd: bool) -> Verdict {
+        let judged = self.judged.entry(pid).or_default();
+        if judged.start_ns != start_ns {
+            *judged = Judged { start_ns, ..Judged::default() };
         }
-        *steps += 1;
-        *odd_ones += u32::from(odd);
-        *odd_ones > TOLERATED
+        if judged.odd <= TOLERATED && judged.steps >= JUDGED {
+            return Verdict::Plausible;
+        }
+        judged.steps = judged.steps.saturating_add(1);
+        judged.odd = judged.odd.saturating_add(u32::from(odd));
+        match odd {
+            _ if judged.odd > TOLERATED => Verdict::Condemned,
+            true => Verdict::Odd,
+            false => Verdict::Plausible,
+        }
     }
 
     /// Forgets a process that has ended.
@@ -67,22 +91,39 @@ mod tests {
     #[test]
     fn a_server_is_condemned_by_its_first_steps_alone() {
         let mut judge = Judge::default();
-        assert!(!judge.condemns(1, true) && !judge.condemns(1, true) && judge.condemns(1, true));
-        for _ in 0..JUDGED {
-            assert!(!judge.condemns(2, false));
+        assert_eq!([0; 3].map(|_| judge.judge(1, 5, true)), [Verdict::Odd, Verdict::Odd, Verdict::Condemned]);
+        // whatever else it says
+        for _ in 0..2 * JUDGED {
+            assert_eq!(judge.judge(1, 5, false), Verdict::Condemned);
         }
+        for odd in [false, true, false, true].into_iter().chain([false; JUDGED as usize - 4]) {
+            assert_eq!(judge.judge(2, 5, odd), if odd { Verdict::Odd } else { Verdict::Plausible });
+        }
+        // judging is over
         for _ in 0..100 {
-            assert!(!judge.condemns(2, true));
+            assert_eq!(judge.judge(2, 5, true), Verdict::Plausible);
         }
-        judge.forget(1);
-        assert!(!judge.condemns(1, true));
+        // another process of that pid
+        assert_eq!(judge.judge(1, 6, true), Verdict::Odd);
+        judge.forget(2);
+        assert_eq!(judge.judge(2, 5, true), Verdict::Odd);
     }
 
     #[test]
     fn peers_are_addresses() {
-        for (peer, want) in
-            [("127.0.0.1:80", true), ("[::1]:6443", true), ("@", true), ("localhost:80", false), ("\u{1}", false), ("", false)]
-        {
+        for (peer, want) in [
+            ("127.0.0.1:80", true),
+            ("[::1]:6443", true),
+            ("[fe80::1%eth0]:6443", true),
+            ("@", true),
+            ("/run/api.sock", true),
+            ("localhost", false),
+            ("80", false),
+            ("::", false),
+            (":123456", false),
+            ("\u{1}", false),
+            ("", false),
+        ] {
             assert_eq!(is_peer(peer.as_bytes()), want, "{peer}");
         }
     }

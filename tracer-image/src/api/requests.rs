@@ -93,8 +93,9 @@ impl Requests {
         0
     }
 
-    /// Gives up the request of a step that makes no sense.
+    /// Gives up the request of a step that makes no sense, be it its first.
     pub fn discard(&mut self, step: &bpf::Api<'_>) {
+        self.given_up += u64::from(step.site == site::BEGIN);
         for key in [(step.head.tgid, step.goroutine), self.outer(step)] {
             if self.remove(key).is_some() {
                 self.given_up += 1;

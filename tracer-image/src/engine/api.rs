@@ -7,7 +7,7 @@ use knark_specs::frame::{Item, Probe, Target};
 use super::Tracer;
 use crate::{
     api::{
-        plausible,
+        plausible::{self, Verdict},
         servers::{News, Servers},
     },
     batch,
@@ -86,11 +86,13 @@ impl Watch {
 impl Tracer {
     /// A request's step: of every API server, whoever the target is.
     pub(super) fn take_step(&mut self, step: &bpf::Api<'_>) {
+        let pid = step.head.tgid;
         let odd = plausible::odd(step);
-        if self.judge.condemns(step.head.tgid, odd.is_some()) && !self.condemned.iter().any(|(pid, _)| *pid == step.head.tgid) {
-            self.condemned.push((step.head.tgid, odd.unwrap_or("request")));
+        let verdict = self.judge.judge(pid, step.head.start_ns, odd.is_some());
+        if verdict == Verdict::Condemned && !self.condemned.iter().any(|(condemned, _)| *condemned == pid) {
+            self.condemned.push((pid, odd.unwrap_or("request")));
         }
-        if odd.is_some() {
+        if verdict != Verdict::Plausible {
             return self.requests.discard(step);
         }
         let process = self.api_server(&step.head);

@@ -2,7 +2,7 @@ use knark_abi::{API_GROUPS, API_TEXTS, ApiBody, Header, api_text, kind, verdict}
 use knark_specs::frame;
 
 use super::*;
-use crate::bpf::Record;
+use crate::{api::plausible, bpf::Record};
 
 /// A step as its bytes come out of the ring.
 struct Step {
@@ -231,6 +231,45 @@ fn what_is_cut_is_named() {
     let told = take(&mut requests, &[first, more, second, step(site::END, 3, 10, 1)]);
     assert!(told[0].ends_with(r#"/x?y=z ["query", "impersonator"]"#), "{told:?}");
     assert!(told[0].contains(r#"as u["a""#), "{told:?}");
+}
+
+#[test]
+fn nothing_that_a_client_chooses_is_odd() {
+    let odd = |step: &Step| {
+        let bytes = step.bytes();
+        let Some(Record::Api(record)) = Record::parse(&bytes) else { panic!("no record of a step") };
+        plausible::odd(&record)
+    };
+    let ours = |site| step(site, 1, 10, 1);
+    for step in [
+        ours(site::BEGIN).texts(0, &["\u{1}", "*", "[fe80::1%eth0]:6443", "\u{1}"]),
+        ours(site::AUDIT_ID).texts(0, &["any thing\n"]),
+        ours(site::AUDIT_ID),
+        ours(site::USER).texts(0, &["\u{7}", "\u{7}"]),
+        ours(site::ATTRIBUTES).texts(0, &["", "", "", "", "", "", "", "", "", "*"]),
+        ours(site::END).status(999),
+    ] {
+        assert_eq!(odd(&step), None, "{}", step.site);
+    }
+    let mut unreadable = ours(site::AUDIT_ID);
+    unreadable.marks.push((0, api_text::FAULT));
+    assert_eq!(odd(&unreadable), Some("audit id"));
+    assert_eq!(odd(&ours(site::BEGIN).texts(0, &["GET", "/", "nowhere"])), Some("source"));
+    assert_eq!(odd(&ours(site::END).status(1000)), Some("code"));
+    assert_eq!(odd(&step(site::DENIED, 1, 0, 1)), Some("goroutine"));
+}
+
+#[test]
+fn a_request_whose_beginning_is_refused_is_counted() {
+    let mut requests = Requests::default();
+    take(&mut requests, &[begin(1, 10, "/x")]);
+    for (step, given_up) in [(begin(2, 20, "/y"), 1), (step(site::AUDIT_ID, 3, 10, 1), 2), (step(site::END, 4, 10, 1), 2)] {
+        let bytes = step.bytes();
+        let Some(Record::Api(record)) = Record::parse(&bytes) else { panic!("no record of a step") };
+        requests.discard(&record);
+        assert_eq!(requests.given_up(), given_up);
+    }
+    assert_eq!((requests.open(), requests.bytes), (0, 0));
 }
 
 #[test]
