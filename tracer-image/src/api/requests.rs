@@ -59,6 +59,8 @@ struct User {
     name: Box<[u8]>,
     uid: Box<[u8]>,
     groups: Vec<Box<[u8]>>,
+    /// There are more groups than these.
+    cut: bool,
 }
 
 #[derive(Debug, Default)]
@@ -298,16 +300,24 @@ impl User {
         self.name.len() + self.uid.len() + groups
     }
 
-    /// Whether a request that this one authenticated for acts as somebody else. The groups that were authenticated may lack some that are
-    /// given to everybody.
+    /// Whether a request that this one authenticated for acts as somebody else, be it oneself with other groups. Of groups that are cut
+    /// only so many are compared as both have: who acts as oneself has them in the same order.
     fn is_other_than(&self, user: &Self) -> bool {
-        self.name != user.name || self.uid != user.uid || self.groups.iter().any(|group| !user.groups.contains(group))
+        let both = if self.cut || user.cut { self.groups.len().min(user.groups.len()) } else { usize::MAX };
+        let lacks = |one: &Self, other: &Self| {
+            let mut groups = one.groups.iter().take(both).filter(|group| !EVERYBODYS.contains(&&***group));
+            groups.any(|group| !other.groups.iter().take(both).any(|own| own == group))
+        };
+        self.name != user.name || self.uid != user.uid || lacks(self, user) || lacks(user, self)
     }
 
     fn item(&self) -> ApiUser<'_> {
         ApiUser { name: &self.name, uid: &self.uid, groups: self.groups.iter().map(|group| (&**group).into()).collect() }
     }
 }
+
+/// Groups that are given to everybody who has been authenticated, or to everybody else, by what runs after that.
+const EVERYBODYS: [&[u8]; 2] = [b"system:authenticated", b"system:unauthenticated"];
 
 /// The status of a response that is none of HTTP's own, but of what took its connection over.
 const SWITCHING: u16 = 101;
@@ -390,7 +400,12 @@ fn user(open: &mut Open, step: &bpf::Api<'_>, field: &'static str) -> User {
     if step.is_cut(0) || step.is_cut(1) || step.groups_cut() {
         open.cut(field);
     }
-    User { name: step.text(0).into(), uid: step.text(1).into(), groups: step.groups().map(Box::from).collect() }
+    User {
+        name: step.text(0).into(),
+        uid: step.text(1).into(),
+        groups: step.groups().map(Box::from).collect(),
+        cut: step.groups_cut(),
+    }
 }
 
 /// An address without its port, and an IPv6 address without its brackets.

@@ -1,4 +1,4 @@
-use knark_abi::{API_GROUPS, API_TEXTS, ApiBody, Header, api_text, kind, verdict};
+use knark_abi::{API_GROUPS, API_GROUPS_MAX, API_TEXTS, ApiBody, Header, api_text, kind, verdict};
 use knark_specs::frame;
 
 use super::*;
@@ -145,14 +145,35 @@ fn steps_on_two_goroutines_are_one_request() {
 
 #[test]
 fn who_acts_as_oneself_is_no_impersonator() {
-    let mut requests = Requests::default();
-    let known = |at, group| step(site::USER, at, 10, 1).texts(0, &["alice", ""]).groups(&[group]);
-    let request = |group| {
-        [begin(1, 10, "/x"), known(2, group), attributes(3, 10, 1, "alice", "get", "pods", ""), step(site::END, 4, 10, 1)]
-    };
-    assert!(take(&mut requests, &request("dev"))[0].starts_with("Complete 4 - get"));
-    // a group less than before
-    assert!(take(&mut requests, &request("admins"))[0].starts_with(r#"Complete 4 alice["admins"] get"#));
+    let many: Vec<String> = (0..API_GROUPS_MAX).map(|n| format!("g{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let other: Vec<&str> = ["system:masters"].into_iter().chain(many.iter().copied()).take(API_GROUPS_MAX).collect();
+    // what was authenticated, how many groups more, what the request acts as, how many more, whether that is somebody else
+    for (real, more, acting, more_acting, is_other) in [
+        (&["dev", "all"][..], 0, &["dev", "all"][..], 0, false),
+        (&["dev"], 0, &["dev", "system:authenticated"], 0, false),
+        (&["dev", "system:unauthenticated"], 0, &["dev"], 0, false),
+        (&["admins"], 0, &["dev", "all"], 0, true),
+        (&["dev", "admins"], 0, &["dev"], 0, true),
+        // more than one has
+        (&["dev"], 0, &["dev", "system:masters"], 0, true),
+        (&[], 0, &["system:masters", "system:authenticated"], 0, true),
+        (&many, 3, &many, 4, false),
+        (&many, 0, &many, 1, false),
+        (&many, 3, &other, 4, true),
+        (&["dev"], 0, &other, 4, true),
+    ] {
+        let mut requests = Requests::default();
+        let mut known = step(site::USER, 2, 10, 1).texts(0, &["alice", ""]).groups(real);
+        known.groups += more;
+        let mut acts = attributes(3, 10, 1, "alice", "get", "pods", "");
+        acts.texts.truncate(10);
+        acts = acts.groups(acting);
+        acts.groups += more_acting;
+        let told = take(&mut requests, &[begin(1, 10, "/x"), known, acts, step(site::END, 4, 10, 1)]);
+        assert_eq!(told[0].starts_with("Complete 4 alice["), is_other, "{told:?}");
+        assert_eq!(told[0].starts_with("Complete 4 - get"), !is_other, "{told:?}");
+    }
 }
 
 #[test]
