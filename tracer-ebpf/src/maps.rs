@@ -36,10 +36,6 @@ pub static EXES: HashMap<ExeKey, u8> = HashMap::with_max_entries(64, 0);
 #[map]
 pub static API_SERVERS: HashMap<u32, ApiLayout> = HashMap::with_max_entries(16, 0);
 
-/// The user that was told of last on this CPU: goroutine, and where the authenticator's answer lies.
-#[map]
-pub static TOLD_USER: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
-
 /// What is wanted of which paths; see `knark_abi::WantedKey`.
 #[map]
 pub static WANTED: LpmTrie<[u8; WANTED_BYTES], u32> = LpmTrie::with_max_entries(1, 0);

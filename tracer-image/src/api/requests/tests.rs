@@ -177,6 +177,16 @@ fn who_acts_as_oneself_is_no_impersonator() {
 }
 
 #[test]
+fn of_authenticators_within_one_another_the_outermost_is_believed() {
+    let mut requests = Requests::default();
+    let answer = |at, groups: &[&str]| step(site::USER, at, 10, 1).texts(0, &["alice", ""]).groups(groups);
+    let outer = ["dev", "system:authenticated"];
+    let steps = [begin(1, 10, "/x"), answer(2, &["dev"]), answer(3, &outer), answer(4, &outer), step(site::END, 5, 10, 1)];
+    let told = take(&mut requests, &steps);
+    assert!(told.len() == 1 && told[0].contains(r#"as alice["dev", "system:authenticated"]"#), "{told:?}");
+}
+
+#[test]
 fn decisions_are_told_apart() {
     let mut requests = Requests::default();
     let denied = [
