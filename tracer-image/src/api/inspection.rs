@@ -2,21 +2,25 @@
 //! and is made to exhaust who looks into it.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _},
     process::{Command, Stdio},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use anyhow::Context as _;
+use rustix::{
+    process::{Resource, Rlimit, setrlimit},
+    thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs},
+};
 
 use super::binary::{self, Build, MAX_PROGRAM};
 
 /// The tracer's verb for the process that looks.
 pub const VERB: &str = "inspect";
-/// It may have so much memory, in bytes; that the program itself takes part of it,
-const MEMORY: u64 = MAX_PROGRAM + (256 << 20);
+/// It may have so much memory, in bytes: the program itself takes most of it,
+const MEMORY: u64 = MAX_PROGRAM + (64 << 20);
 /// so much of a CPU's time, in seconds,
 const CPU_SECONDS: u64 = 10;
 /// and so much time.
@@ -36,13 +40,24 @@ pub fn begin(program: File) -> Inspection {
 
 /// What [`VERB`] does: looks into the program at stdin, and answers at stdout.
 pub fn answer() -> anyhow::Result<()> {
-    for (resource, limit) in [(Resource::As, MEMORY), (Resource::Cpu, CPU_SECONDS), (Resource::Core, 0)] {
-        setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })?;
-    }
-    let mut program = Vec::new();
+    confine()?;
+    let mut program = Vec::with_capacity(usize::try_from(MAX_PROGRAM)?);
     io::stdin().lock().take(MAX_PROGRAM).read_to_end(&mut program)?;
     let build = binary::inspect(&program).map_err(|misfit| misfit.to_string());
     Ok(serde_json::to_writer(io::stdout().lock(), &build)?)
+}
+
+/// Gives up whatever this process doesn't need, as it is about to read what may be made to take it over.
+fn confine() -> anyhow::Result<()> {
+    for (resource, limit) in [(Resource::As, MEMORY), (Resource::Cpu, CPU_SECONDS), (Resource::Core, 0)] {
+        setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) }).context("limiting this process")?;
+    }
+    // Where memory runs out all the same, this process goes first.
+    fs::write("/proc/self/oom_score_adj", "1000").context("having this process killed first")?;
+    set_no_new_privs(true).context("doing without further privileges")?;
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    set_capabilities(None, sets).context("dropping all capabilities")
 }
 
 fn inspect(program: File) -> Result<Build, String> {

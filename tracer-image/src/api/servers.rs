@@ -1,11 +1,11 @@
 //! The API servers of this node: which processes they are, and the probes in them.
 
 use std::{
-    collections::hash_map::Entry,
     fs::{self, File},
     io::Read as _,
     os::unix::fs::MetadataExt as _,
     path::PathBuf,
+    time::{Duration, Instant},
 };
 
 use rustc_hash::FxHashMap;
@@ -25,6 +25,9 @@ const PROGRAMS: [&str; 7] = ["k3s", "k3s-server", "rke2", "k0s", "kubelite", "hy
 /// So many API servers are looked at, at most: as many as the programs' map has room for.
 const MOST: usize = 16;
 
+/// A program that was refused isn't looked into again for so long.
+const REMEMBERED: Duration = Duration::from_mins(10);
+
 /// What is attached where.
 #[derive(Debug, Default)]
 pub struct Servers {
@@ -32,6 +35,8 @@ pub struct Servers {
     running: FxHashMap<u32, Server>,
     /// By device and inode.
     executables: FxHashMap<(u64, u64), Executable>,
+    /// Programs that were looked into for nothing: when, and why they are none.
+    refused: FxHashMap<Program, (Instant, String)>,
     /// Processes that are called otherwise, as they were when that was seen.
     others: FxHashMap<u32, Stat>,
 }
@@ -53,8 +58,12 @@ enum State {
     Refused,
 }
 
+/// A program as it was: device, inode, and the time of its last change, in seconds and ns.
+type Program = (u64, u64, i64, i64);
+
 #[derive(Debug)]
 struct Executable {
+    program: Program,
     build: Build,
     probes: Option<ApiProbes>,
 }
@@ -66,17 +75,20 @@ enum Build {
 }
 
 impl Build {
-    /// What was found out, or why nothing could be; none while that takes its time.
-    fn known(&mut self) -> Option<Result<&binary::Build, String>> {
-        if let Self::Pending(inspection) = self {
-            if !inspection.is_finished() {
-                return None;
-            }
+    /// Takes what has been found out; whether it is news.
+    fn finish(&mut self) -> bool {
+        let finished = matches!(self, Self::Pending(inspection) if inspection.is_finished());
+        if finished {
             let failed = || Self::Known(Err("looking into its program failed".into()));
-            if let Self::Pending(finished) = std::mem::replace(self, failed()) {
-                *self = finished.join().map_or_else(|_| failed(), Self::Known);
+            if let Self::Pending(inspection) = std::mem::replace(self, failed()) {
+                *self = inspection.join().map_or_else(|_| failed(), Self::Known);
             }
         }
+        finished
+    }
+
+    /// What was found out, or why nothing could be; none while that takes its time.
+    fn known(&self) -> Option<Result<&binary::Build, String>> {
         match self {
             Self::Known(known) => Some(known.as_ref().map_err(Clone::clone)),
             Self::Pending(_) => None,
@@ -107,10 +119,13 @@ impl Servers {
             }
             lives
         });
+        self.finish();
         self.find();
-        let waiting: Vec<u32> =
-            self.running.iter().filter(|(_, server)| server.state == State::Waiting).map(|(pid, _)| *pid).collect();
-        for pid in waiting {
+        let waiting = self.running.iter().filter(|(_, server)| server.state == State::Waiting);
+        let mut waiting: Vec<(u64, u32)> = waiting.map(|(pid, server)| (server.start_ns, *pid)).collect();
+        // The eldest first: a node's own API server runs before its pods do.
+        waiting.sort_unstable();
+        for (_, pid) in waiting {
             news.extend(self.trace(pid, probes));
         }
         self.drop_unused(probes);
@@ -145,19 +160,47 @@ impl Servers {
         }
     }
 
-    /// Traces a process, as soon as its program has been looked into.
-    fn trace(&mut self, pid: u32, probes: &mut Probes) -> Option<News> {
-        let server = self.running.get_mut(&pid)?;
-        let executable = match self.executables.entry(server.executable) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => {
-                let build = match File::open(exe(pid)) {
-                    Ok(program) => Build::Pending(inspection::begin(program)),
-                    Err(e) => Build::Known(Err(format!("opening its program: {e}"))),
-                };
-                new.insert(Executable { build, probes: None })
+    /// Takes what has been found out of programs, and remembers which are none.
+    fn finish(&mut self) {
+        self.refused.retain(|_, (when, _)| when.elapsed() < REMEMBERED);
+        for executable in self.executables.values_mut() {
+            if executable.build.finish()
+                && let Some(Err(reason)) = executable.build.known()
+            {
+                self.refused.insert(executable.program, (Instant::now(), reason));
+            }
+        }
+    }
+
+    /// Begins to look into a process's program, unless another is being looked into: each takes much memory.
+    fn inspect(&self, pid: u32) -> Option<Executable> {
+        if self.executables.values().any(|executable| executable.build.known().is_none()) {
+            return None;
+        }
+        let opened = File::open(exe(pid)).and_then(|program| Ok((program.metadata()?, program)));
+        let (found, file) = match opened {
+            Ok(opened) => opened,
+            Err(e) => {
+                let build = Build::Known(Err(format!("opening its program: {e}")));
+                return Some(Executable { program: Program::default(), build, probes: None });
             }
         };
+        let program = (found.dev(), found.ino(), found.ctime(), found.ctime_nsec());
+        let build = match self.refused.get(&program) {
+            Some((_, reason)) => Build::Known(Err(reason.clone())),
+            None => Build::Pending(inspection::begin(file)),
+        };
+        Some(Executable { program, build, probes: None })
+    }
+
+    /// Traces a process, as soon as its program has been looked into.
+    fn trace(&mut self, pid: u32, probes: &mut Probes) -> Option<News> {
+        let id = self.running.get(&pid)?.executable;
+        if !self.executables.contains_key(&id) {
+            let begun = self.inspect(pid)?;
+            self.executables.insert(id, begun);
+        }
+        let (server, executable) = (self.running.get_mut(&pid)?, self.executables.get_mut(&id)?);
         let build = executable.build.known()?;
         let outcome = build.and_then(|build| attach(pid, build, &mut executable.probes, probes));
         server.state = if outcome.is_ok() { State::Watched } else { State::Refused };
@@ -178,7 +221,9 @@ impl Servers {
 
     fn drop_unused(&mut self, probes: &mut Probes) {
         let running = &self.running;
-        let unused = self.executables.extract_if(|id, _| !running.values().any(|server| server.executable == *id));
+        let is_used = |id: &(u64, u64)| running.values().any(|server| server.executable == *id);
+        // What is being looked into takes memory until that has ended.
+        let unused = self.executables.extract_if(|id, executable| executable.build.known().is_some() && !is_used(id));
         for (_, executable) in unused {
             if let Some(attached) = executable.probes {
                 probes.detach_api(attached);
