@@ -224,7 +224,9 @@ fn long_running_requests_are_told_of_when_they_last() {
     ] {
         assert!(take(&mut requests, &long(goroutine, sub, verb, uri)).is_empty());
     }
-    assert!(take(&mut requests, &[step(site::DENIED, 1002, 40, 1), step(site::CLOSED, 1003, 60, 1)])[0].contains("Some(101)"));
+    // One that was short has a beginning all the same.
+    let short = take(&mut requests, &[step(site::DENIED, 1002, 40, 1), step(site::CLOSED, 1003, 60, 1)]);
+    assert!(short.len() == 2 && short[0].starts_with("Started 1000") && short[1].contains("Some(101)"), "{short:?}");
     assert_eq!(requests.settle(1000 + SETTLED - 1), None);
     assert_eq!(requests.unsettled_since(), Some(1000));
     let mut batch = Vec::new();
