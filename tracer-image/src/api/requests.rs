@@ -133,17 +133,18 @@ impl Requests {
         self.open.get(key).filter(|open| open.number == *number).map(|open| open.begun_ns)
     }
 
-    /// Forgets the requests of a process that has gone, and says how many: they ended with it.
+    /// Gives up the requests of a process that has gone or is looked at no more, and says how many.
     pub fn forget(&mut self, pid: u32) -> usize {
         let gone: Vec<Key> = self.open.keys().filter(|(tgid, _)| *tgid == pid).copied().collect();
         let count = gone.len();
         for key in gone {
             self.remove(key);
         }
+        self.given_up += count as u64;
         count
     }
 
-    /// Requests that were given up since too many were open, or since their end was not seen.
+    /// Requests that were given up since too many were open, or since their end was not seen or couldn't be.
     pub fn given_up(&self) -> u64 {
         self.given_up
     }

@@ -59,10 +59,10 @@ impl Watch {
         self.looked = Instant::now();
         for (pid, field) in std::mem::take(&mut tracer.condemned) {
             servers.refuse(pid, probes);
-            tracer.requests.forget(pid);
+            let open = tracer.requests.forget(pid);
             tracer.note(&format!(
                 "{API_SERVER} {pid} is no longer traced: what was read as its requests' {field} can't be that, so this version of knark \
-                 doesn't know its build"
+                 doesn't know its build; {open} requests that were open are given up"
             ));
         }
         for news in servers.look(probes) {
