@@ -21,6 +21,9 @@ const CAPACITY: usize = 24 << 20;
 /// A long-running request is told of when it has gone on for so long, in ns: one that is refused ends sooner.
 const SETTLED: u64 = 50_000_000;
 
+/// A step that comes again within so many ns is the same: files of two containers may be one underneath, whose probes then fire twice.
+const TWICE: u64 = 1_000_000;
+
 /// Requests that have begun and not ended.
 #[derive(Debug, Default)]
 pub struct Requests {
@@ -155,6 +158,10 @@ impl Requests {
     }
 
     fn begin(&mut self, key: Key, step: &bpf::Api<'_>) {
+        let open = self.open.get(&key).filter(|open| open.is_untouched());
+        if open.is_some_and(|open| step.head.boot_ns.saturating_sub(open.begun_ns) < TWICE) {
+            return;
+        }
         if self.remove(key).is_some() {
             // Its end was lost.
             self.given_up += 1;
@@ -189,7 +196,9 @@ impl Requests {
                 subresource: text(open, step, 7, "subresource"),
                 name: text(open, step, 8, "name"),
             };
-            long = is_long_running(&known, &open.uri).then_some(open.number);
+            // Told a second time, it is in the queue already.
+            let first = open.attributes.is_none();
+            long = (first && is_long_running(&known, &open.uri)).then_some(open.number);
             open.attributes = Some(Box::new(known));
         });
         self.unsettled.extend(long.map(|number| (key, number)));
@@ -251,6 +260,11 @@ impl Requests {
 }
 
 impl Open {
+    /// Whether nothing is known but that it has begun.
+    fn is_untouched(&self) -> bool {
+        self.audit_id.is_empty() && self.authenticated.is_none() && self.attributes.is_none() && !self.denied
+    }
+
     fn measure(&self) -> usize {
         let Self { method, uri, source, user_agent, audit_id, authenticated, attributes, truncated, .. } = self;
         let texts = method.len() + uri.len() + source.len() + user_agent.len() + audit_id.len();

@@ -5,6 +5,7 @@ use super::*;
 use crate::{api::plausible, bpf::Record};
 
 /// A step as its bytes come out of the ring.
+#[derive(Clone)]
 struct Step {
     site: u8,
     pid: u32,
@@ -243,6 +244,29 @@ fn long_running_requests_are_told_of_when_they_last() {
 }
 
 #[test]
+fn steps_that_come_twice_are_one() {
+    let mut requests = Requests::default();
+    let twice = [
+        begin(1, 10, "/x"),
+        step(site::AUDIT_ID, 2, 10, 1).texts(0, &["id"]),
+        step(site::USER, 3, 10, 1).texts(0, &["alice", ""]).groups(&["dev", "all"]),
+        attributes(4, 10, 1, "alice", "watch", "pods", ""),
+    ];
+    for step in &twice {
+        assert!(take(&mut requests, &[step.clone(), step.clone()]).is_empty());
+    }
+    assert_eq!((requests.open(), requests.unsettled.len()), (1, 1));
+    let end = step(site::END, 5, 10, 1);
+    let told = take(&mut requests, &[end.clone(), end, begin(6, 10, "/y"), step(site::END, 7, 10, 1)]);
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told[0].starts_with("Started 1 - watch") && told[1].starts_with("Complete 5 - watch"), "{told:?}");
+    assert!(told[2].ends_with("/y []"), "{told:?}");
+    // one whose steps but the first are lost, before another
+    assert!(take(&mut requests, &[begin(8, 10, "/a"), begin(8 + TWICE, 10, "/b")]).is_empty());
+    assert_eq!((requests.open(), requests.given_up()), (1, 1));
+}
+
+#[test]
 fn a_request_that_is_given_up_has_no_code() {
     let mut requests = Requests::default();
     let steps = [begin(1, 10, "/x"), attributes(2, 11, 10, "alice", "get", "pods", ""), step(site::ABORTED, 9, 10, 1)];
@@ -320,7 +344,7 @@ fn open_requests_take_bounded_memory() {
     assert_eq!(take(&mut requests, &[step(site::END, count, count, 1)]).len(), 1);
     // a goroutine whose request is begun anew
     let before = requests.given_up();
-    assert!(take(&mut requests, &[begin(count, count - 1, "/y")]).is_empty());
+    assert!(take(&mut requests, &[begin(count + TWICE, count - 1, "/y")]).is_empty());
     assert_eq!(requests.given_up(), before + 1);
     // many that begin and end leave nothing
     let mut requests = Requests::default();
