@@ -37,13 +37,13 @@ pub struct Servers {
     executables: FxHashMap<(u64, u64), Executable>,
     /// Programs that were looked into for nothing: when, and why they are none.
     refused: FxHashMap<Program, (Instant, String)>,
-    /// Processes that are called otherwise, as they were when that was seen.
+    /// Processes that are no API servers or can't be traced, as they were when that was seen.
     others: FxHashMap<u32, Stat>,
 }
 
 #[derive(Debug)]
 struct Server {
-    start_ns: u64,
+    stat: Stat,
     executable: (u64, u64),
     state: State,
 }
@@ -54,8 +54,6 @@ enum State {
     Waiting,
     /// The probes report what it does.
     Watched,
-    /// They don't, and it was said why.
-    Refused,
 }
 
 /// A program as it was: device, inode, and the time of its last change, in seconds and ns.
@@ -112,7 +110,7 @@ impl Servers {
     pub fn look(&mut self, probes: &mut Probes) -> Vec<News> {
         let mut news = Vec::new();
         self.running.retain(|pid, server| {
-            let lives = procfs::stat(*pid).is_some_and(|stat| stat.start_ns() == server.start_ns);
+            let lives = procfs::stat(*pid).is_some_and(|stat| stat.start_ns() == server.stat.start_ns());
             if !lives && server.state == State::Watched {
                 probes.forget_api_server(*pid);
                 news.push(News::Gone(*pid));
@@ -122,7 +120,7 @@ impl Servers {
         self.finish();
         self.find();
         let waiting = self.running.iter().filter(|(_, server)| server.state == State::Waiting);
-        let mut waiting: Vec<(u64, u32)> = waiting.map(|(pid, server)| (server.start_ns, *pid)).collect();
+        let mut waiting: Vec<(u64, u32)> = waiting.map(|(pid, server)| (server.stat.start_ns(), *pid)).collect();
         // The eldest first: a node's own API server runs before its pods do.
         waiting.sort_unstable();
         for (_, pid) in waiting {
@@ -151,9 +149,11 @@ impl Servers {
             match executable {
                 Some(found) if self.running.len() < MOST => {
                     let executable = (found.dev(), found.ino());
-                    self.running.insert(pid, Server { start_ns: stat.start_ns(), executable, state: State::Waiting });
+                    self.running.insert(pid, Server { stat, executable, state: State::Waiting });
                 }
-                _ => {
+                // It is looked at again when there is room.
+                Some(_) => {}
+                None => {
                     self.others.insert(pid, stat);
                 }
             }
@@ -203,19 +203,29 @@ impl Servers {
         let (server, executable) = (self.running.get_mut(&pid)?, self.executables.get_mut(&id)?);
         let build = executable.build.known()?;
         let outcome = build.and_then(|build| attach(pid, build, &mut executable.probes, probes));
-        server.state = if outcome.is_ok() { State::Watched } else { State::Refused };
-        let name = format!("{pid} ({})", String::from_utf8_lossy(&procfs::exe(pid, server.start_ns)));
+        let name = name(pid, server);
         Some(match outcome {
-            Ok(version) => News::Traced(format!("{name}, {version}")),
-            Err(reason) => News::Refused(name, reason),
+            Ok(version) => {
+                server.state = State::Watched;
+                News::Traced(format!("{name}, {version}"))
+            }
+            Err(reason) => {
+                self.set_aside(pid);
+                News::Refused(name, reason)
+            }
         })
     }
 
     /// Stops looking at a process whose words make no sense.
     pub fn refuse(&mut self, pid: u32, probes: &mut Probes) {
         probes.forget_api_server(pid);
-        if let Some(server) = self.running.get_mut(&pid) {
-            server.state = State::Refused;
+        self.set_aside(pid);
+    }
+
+    /// Has a process take no more room.
+    fn set_aside(&mut self, pid: u32) {
+        if let Some(server) = self.running.remove(&pid) {
+            self.others.insert(pid, server.stat);
         }
     }
 
@@ -230,6 +240,10 @@ impl Servers {
             }
         }
     }
+}
+
+fn name(pid: u32, server: &Server) -> String {
+    format!("{pid} ({})", String::from_utf8_lossy(&procfs::exe(pid, server.stat.start_ns())))
 }
 
 /// Whether a process may be an API server, by what it is called in any way. Its program decides.
@@ -285,6 +299,45 @@ fn load_bias(pid: u32) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_refused_takes_no_room() {
+        let pid = std::process::id();
+        let mut servers = Servers::default();
+        servers.running.insert(pid, Server { stat: procfs::stat(pid).unwrap(), executable: (0, 0), state: State::Waiting });
+        assert!(servers.is_waiting());
+        servers.set_aside(pid);
+        assert!(servers.running.is_empty() && servers.others.contains_key(&pid));
+    }
+
+    #[test]
+    fn one_program_is_looked_into_at_a_time_and_once() {
+        let mut servers = Servers::default();
+        let own = std::process::id();
+        let found = fs::metadata(exe(own)).unwrap();
+        let program = (found.dev(), found.ino(), found.ctime(), found.ctime_nsec());
+        servers.refused.insert(program, (Instant::now(), "known".into()));
+        let again = servers.inspect(own).unwrap();
+        assert_eq!(again.build.known().unwrap(), Err("known".to_owned()));
+        let (open, pending) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || {
+            // It ends when the other side is dropped.
+            let _ = pending.recv();
+            Err("no API server".to_owned())
+        });
+        let program = Program::default();
+        servers.executables.insert((0, 0), Executable { program, build: Build::Pending(other), probes: None });
+        servers.finish();
+        assert!(servers.inspect(own).is_none());
+        drop(open);
+        let begun = Instant::now();
+        while servers.inspect(own).is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(10));
+            servers.finish();
+            std::thread::yield_now();
+        }
+        assert_eq!(servers.refused[&program].1, "no API server");
+    }
 
     #[test]
     fn this_process_is_no_api_server_and_lies_somewhere() {
