@@ -2,9 +2,9 @@
 
 use std::{
     fs::{self, File},
-    io::Read as _,
+    io::{self, Read as _},
     os::unix::fs::MetadataExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -195,6 +195,11 @@ impl Servers {
 
     /// Traces a process, as soon as its program has been looked into.
     fn trace(&mut self, pid: u32, probes: &mut Probes) -> Option<News> {
+        if let Err(reason) = node_network().and_then(|node| check_network(pid, &node)) {
+            let name = name(pid, self.running.get(&pid)?);
+            self.set_aside(pid);
+            return Some(News::Refused(name, reason));
+        }
         let id = self.running.get(&pid)?.executable;
         if !self.executables.contains_key(&id) {
             let begun = self.inspect(pid)?;
@@ -240,6 +245,23 @@ impl Servers {
             }
         }
     }
+}
+
+/// Whether a process is in this network, its node's own, as a cluster's API server is: any pod can run one in another.
+fn check_network(pid: u32, node: &Path) -> Result<(), String> {
+    if network(pid)? == node { Ok(()) } else { Err("it runs in a network of its own: not the cluster's".into()) }
+}
+
+/// The node's own network: of its first process, or, where that doesn't let itself be looked at, of the kernel's threads.
+fn node_network() -> Result<PathBuf, String> {
+    const KTHREADD: u32 = 2;
+    let is_kernels = || fs::read_link(exe(KTHREADD)).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+    network(1).or_else(|error| if is_kernels() { network(KTHREADD) } else { Err(error) })
+}
+
+fn network(pid: u32) -> Result<PathBuf, String> {
+    let link = format!("/proc/{pid}/ns/net");
+    fs::read_link(&link).map_err(|e| format!("finding out which network it is in failed: {link}: {e}"))
 }
 
 fn name(pid: u32, server: &Server) -> String {
@@ -299,6 +321,14 @@ fn load_bias(pid: u32) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_in_a_network_of_its_own_is_not_the_clusters() {
+        let (pid, own) = (std::process::id(), fs::read_link("/proc/self/ns/net").unwrap());
+        assert_eq!(check_network(pid, &own), Ok(()));
+        assert!(check_network(pid, Path::new("net:[1]")).unwrap_err().contains("not the cluster's"));
+        assert!(check_network(0, &own).unwrap_err().contains("/proc/0/ns/net"));
+    }
 
     #[test]
     fn what_is_refused_takes_no_room() {
