@@ -130,9 +130,10 @@ impl Servers {
         news
     }
 
-    /// Whether programs are being looked into.
-    pub fn is_waiting(&self) -> bool {
-        self.running.values().any(|server| server.state == State::Waiting)
+    /// Processes whose programs are being looked into or will be, in words.
+    pub fn waiting(&self) -> impl Iterator<Item = String> {
+        let waiting = self.running.iter().filter(|(_, server)| server.state == State::Waiting);
+        waiting.map(|(pid, server)| name(*pid, server))
     }
 
     /// Notes processes that may be API servers, by what they are called in any way. Their programs decide.
@@ -335,7 +336,7 @@ mod tests {
         let pid = std::process::id();
         let mut servers = Servers::default();
         servers.running.insert(pid, Server { stat: procfs::stat(pid).unwrap(), executable: (0, 0), state: State::Waiting });
-        assert!(servers.is_waiting());
+        assert!(servers.waiting().any(|name| name.starts_with(&format!("{pid} ("))));
         servers.set_aside(pid);
         assert!(servers.running.is_empty() && servers.others.contains_key(&pid));
     }

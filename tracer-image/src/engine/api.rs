@@ -34,13 +34,16 @@ impl Watch {
         let mut servers = tracer.plan.api.then(Servers::default);
         let mut first = servers.as_mut().map(|servers| servers.look(probes)).unwrap_or_default();
         let until = Instant::now() + PATIENCE;
-        while let Some(servers) = servers.as_mut().filter(|servers| servers.is_waiting() && Instant::now() < until) {
+        while let Some(servers) = servers.as_mut().filter(|servers| servers.waiting().next().is_some() && Instant::now() < until)
+        {
             std::thread::sleep(POLL);
             first.extend(servers.look(probes));
         }
+        let waiting: Vec<Probe> = servers.iter().flat_map(Servers::waiting).map(coming).collect();
         // Of a cluster's nodes only few run one.
-        let alone = servers.is_some() && first.is_empty() && matches!(tracer.plan.target, Target::Host(_));
+        let alone = servers.is_some() && first.is_empty() && waiting.is_empty() && matches!(tracer.plan.target, Target::Host(_));
         let mut told: Vec<Probe> = first.into_iter().filter_map(probe).collect();
+        told.extend(waiting);
         told.extend(alone.then(|| missing(API_SERVER.to_owned(), "none runs here".to_owned())));
         Self { servers, looked: Instant::now(), told }
     }
@@ -134,6 +137,11 @@ fn probe(news: News) -> Option<Probe> {
         News::Refused(name, why) => Some(missing(format!("{API_SERVER} {name}"), why)),
         News::Gone(_) => None,
     }
+}
+
+/// Of one that may be traced yet: a note will say so, or why it isn't.
+fn coming(name: String) -> Probe {
+    Probe { name: format!("{API_SERVER} {name}, being looked into"), serves: "api".into(), missing: None }
 }
 
 fn missing(name: String, why: String) -> Probe {
