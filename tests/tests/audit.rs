@@ -382,6 +382,17 @@ fn files_that_were_filled_meanwhile_are_read_as_well() {
 }
 
 #[test]
+fn a_compressed_log_is_followed_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = write(folder.path(), "x.log.gz", gzip(line("/1", 1).as_bytes()));
+    for name in [log.as_str(), folder.path().to_str().unwrap()] {
+        let (events, sums, output) = told(trace(&["--audit-log", name, "--follow"]));
+        assert_eq!(paths(&events), ["/1"], "{}", seen(&output));
+        assert_eq!((&sums["filtered"], &sums["lost"]), (&json!(0), &json!(0)), "{}", seen(&output));
+    }
+}
+
+#[test]
 fn standard_input_is_followed_until_it_ends() {
     let mut following = Following::start({
         let mut command = trace(&["--audit-log", "-"]);

@@ -171,6 +171,8 @@ impl Files {
         let is_live = self.live.as_ref() == Some(&path);
         match Open::new(&path, is_live) {
             Ok(open) => {
+                // Nothing is ever added to a compressed file.
+                self.live = self.live.take().filter(|_| open.is_live || !is_live);
                 self.open = Some(open);
                 self.path = path;
                 Next::Bytes(0)
@@ -231,7 +233,6 @@ impl Open {
         let file = File::open(path)?;
         let id = id(&file.metadata()?);
         let (from, is_plain) = decompressed(file)?;
-        // Nothing is ever added to a compressed file.
         Ok(Self { from, id, read: 0, is_live: is_live && is_plain, is_full: false })
     }
 }
