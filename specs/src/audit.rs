@@ -10,7 +10,7 @@ use std::{
     hash::BuildHasher as _,
 };
 
-pub use files::{Series, series};
+pub use files::{COMPRESSED, Series, series, uncompressed};
 pub use record::{NoRecord, Record, parse};
 pub use split::{Damage, Piece, Splitter};
 

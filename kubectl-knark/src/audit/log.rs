@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::ensure;
 use flate2::read::MultiGzDecoder;
-use knark_specs::audit::{Series, series};
+use knark_specs::audit::{Series, series, uncompressed};
 use ruzstd::decoding::StreamingDecoder;
 
 use super::PIECE;
@@ -216,9 +216,8 @@ impl Files {
     /// Files that were filled since the last one was opened are to be read as well.
     fn catch_up(&mut self) {
         let Some(series) = self.live.as_deref().and_then(siblings) else { return };
-        let plain = |name: &str| name.trim_end_matches(".gz").trim_end_matches(".zst").to_owned();
-        let known: Vec<_> = self.known.iter().map(|name| plain(name)).collect();
-        let new = series.rotated.iter().filter(|name| !known.contains(&plain(name)));
+        let known: Vec<_> = self.known.iter().map(|name| uncompressed(name)).collect();
+        let new = series.rotated.iter().filter(|name| !known.contains(&uncompressed(name)));
         // The first is the one that was followed. Numbers change with each file, so they don't tell.
         if series.is_dated {
             let folder = self.path.parent().unwrap_or(Path::new("")).to_owned();

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+/// What compression adds to a file's name.
+pub const COMPRESSED: [&str; 2] = [".gz", ".zst"];
+
 /// The files of one log: the API server renames the file that it has filled, and may compress it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Series {
@@ -25,12 +28,19 @@ pub fn series<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Series> {
     }
     let in_order = |(live, mut files): (String, Vec<(Age, &str)>)| {
         files.sort();
+        // A file that is being compressed has both names until that is done; the plain one, which sorts first, is whole.
+        files.dedup_by(|(_, later), (_, name)| uncompressed(later) == *name);
         let has_live = files.iter().any(|(age, _)| *age == Age::Live);
         let rotated = files.iter().filter(|(age, _)| *age != Age::Live).map(|(_, name)| (*name).to_owned()).collect();
         let is_dated = !files.iter().any(|(age, _)| matches!(age, Age::Number(_)));
         Series { live, rotated, has_live, is_dated }
     };
     found.into_iter().map(in_order).collect()
+}
+
+/// A file's name without what compression adds to it.
+pub fn uncompressed(name: &str) -> &str {
+    COMPRESSED.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
 }
 
 /// Sorts the oldest first.
@@ -45,7 +55,7 @@ enum Age {
 
 /// The live file's name, and the file's age.
 fn part_of(name: &str) -> Option<(String, Age)> {
-    let plain = [".gz", ".zst"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+    let plain = uncompressed(name);
     if let Some((live, number)) = plain.rsplit_once('.')
         && let Ok(number) = number.parse()
         && is_log(live)
