@@ -15,6 +15,8 @@ const TEXT_AT_MOST: usize = 16 << 10;
 const GROUP_AT_MOST: usize = 1 << 10;
 /// Of more groups, the rest is left out.
 const GROUPS_AT_MOST: usize = 256;
+/// Of what is no audit event, so much is quoted, in bytes.
+const QUOTE_AT_MOST: usize = 300;
 /// Longer bodies are cut, in bytes: two of them fit into a message.
 const BODY_AT_MOST: usize = 1 << 20;
 
@@ -41,12 +43,12 @@ pub struct Record {
     truncated: Vec<&'static str>,
 }
 
-/// Why something is no audit event.
+/// Why something is no audit event. What it quotes is cut.
 #[derive(Debug, thiserror::Error)]
 pub enum NoRecord {
     /// Not JSON, or none that an event could be.
     #[error("this is no audit event: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(String),
     /// Another kind of object.
     #[error("this is no audit event, but an object of the kind {0:?}")]
     Kind(String),
@@ -138,16 +140,16 @@ pub fn parse(json: &[u8], bodies: bool) -> Result<Option<Record>, NoRecord> {
 }
 
 fn read<B: DeserializeOwned + Default>(json: &[u8], body: fn(&B) -> Option<Body>) -> Result<Option<Record>, NoRecord> {
-    let event: Event<B> = serde_json::from_slice(json)?;
+    let event: Event<B> = serde_json::from_slice(json).map_err(|error| NoRecord::Json(quoted(error.to_string())))?;
     // The events of a list have neither.
     if !matches!(event.api_version.as_str(), "" | "audit.k8s.io/v1") {
         let is_audit = event.api_version.starts_with("audit.k8s.io/");
-        return Err(if is_audit { NoRecord::Version(event.api_version) } else { NoRecord::Kind(event.kind) });
+        return Err(if is_audit { NoRecord::Version(quoted(event.api_version)) } else { NoRecord::Kind(quoted(event.kind)) });
     }
     match event.kind.as_str() {
         "EventList" => return Ok(None),
         "Event" | "" => {}
-        _ => return Err(NoRecord::Kind(event.kind)),
+        _ => return Err(NoRecord::Kind(quoted(event.kind))),
     }
     for (name, text) in [("auditID", &event.audit_id), ("stage", &event.stage), ("requestURI", &event.request_uri)] {
         if text.is_empty() {
@@ -163,7 +165,7 @@ fn read<B: DeserializeOwned + Default>(json: &[u8], body: fn(&B) -> Option<Body>
         ("ResponseStarted", Some(400..)) => return Ok(None),
         ("ResponseStarted", _) => ApiStage::Started,
         ("ResponseComplete" | "Panic", _) => ApiStage::Complete,
-        _ => return Err(NoRecord::Stage(event.stage)),
+        _ => return Err(NoRecord::Stage(quoted(event.stage))),
     };
     let received_ns = time("requestReceivedTimestamp", &event.request_received_timestamp)?;
     let stage_ns = time("stageTimestamp", &event.stage_timestamp)?;
@@ -361,7 +363,14 @@ fn time(field: &'static str, text: &str) -> Result<u64, NoRecord> {
     let time: Option<Timestamp> = text.parse().ok();
     // Later ones than 2262 don't fit the clock of events.
     let nanoseconds = time.and_then(|time| i64::try_from(time.as_nanosecond()).ok()).and_then(|time| u64::try_from(time).ok());
-    nanoseconds.ok_or_else(|| NoRecord::Time(field, text.chars().take(64).collect()))
+    nanoseconds.ok_or_else(|| NoRecord::Time(field, quoted(text.to_owned())))
+}
+
+fn quoted(mut text: String) -> String {
+    if shorten(&mut text, QUOTE_AT_MOST) {
+        text.push('…');
+    }
+    text
 }
 
 fn shorten(text: &mut String, most: usize) -> bool {

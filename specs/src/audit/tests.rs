@@ -200,6 +200,20 @@ fn what_is_no_audit_event_says_why() {
 }
 
 #[test]
+fn what_is_no_audit_event_is_not_quoted_at_length() {
+    let long = "ä\u{1b}".repeat(1 << 20);
+    for field in ["apiVersion", "kind", "stage", "stageTimestamp", "responseStatus"] {
+        let mut event = event();
+        event[field] = json!(long);
+        if field == "apiVersion" {
+            event[field] = json!(format!("audit.k8s.io/{long}"));
+        }
+        let error = parse(event.to_string().as_bytes(), true).unwrap_err().to_string();
+        assert!(error.contains('…') && error.len() < 2000, "{field}: {} bytes", error.len());
+    }
+}
+
+#[test]
 fn objects_are_found_in_lines_and_over_lines() {
     check("{\"a\":1}\n{\"b\":\"}{\\\"\"}\n", &[(1, "{\"a\":1}"), (2, "{\"b\":\"}{\\\"\"}")]);
     check("{\n  \"a\": {\n    \"b\": []\n  }\n}\n{}", &[(1, "{\n  \"a\": {\n    \"b\": []\n  }\n}"), (6, "{}")]);
