@@ -411,6 +411,19 @@ fn standard_input_is_followed_until_it_ends() {
 }
 
 #[test]
+fn a_fifo_that_nobody_writes_to_keeps_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
+    let log = write(folder.path(), "audit.log", line("/1", 1));
+    let following = Following::start(trace(&["--audit-log", fifo.to_str().unwrap(), "--audit-log", &log]));
+    // What is behind is waited for only so long.
+    following.expect("/1");
+    let (sums, said) = following.end();
+    assert_eq!((&sums["shown"], &sums["lost"]), (&json!(1), &json!(0)), "{said}");
+}
+
+#[test]
 fn an_input_that_never_ends_keeps_nobody() {
     let mut following = Following::start({
         let mut command = trace(&["--audit-log", "-"]);

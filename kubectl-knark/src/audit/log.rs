@@ -78,17 +78,18 @@ impl Log {
     /// The logs of that path: several if it is a folder with several.
     pub fn find(path: &Path, follow: bool) -> anyhow::Result<Vec<Self>> {
         if path.as_os_str() == "-" {
-            return Ok(vec![Self { name: "standard input".to_owned(), from: From::Pipe(pipe(io::stdin())) }]);
+            return Ok(vec![Self { name: "standard input".to_owned(), from: From::Pipe(pipe(|| Ok(io::stdin()))) }]);
         }
         let name = path.display().to_string();
         let about = fs::metadata(path)?;
         if about.is_dir() {
             return Self::of_folder(path, follow);
         }
-        let file = File::open(path)?;
         if !about.is_file() {
-            return Ok(vec![Self { name, from: From::Pipe(pipe(file)) }]);
+            let path = path.to_owned();
+            return Ok(vec![Self { name, from: From::Pipe(pipe(move || File::open(path))) }]);
         }
+        File::open(path)?;
         let live = follow.then(|| path.to_owned());
         let known = siblings(path).map(|series| series.rotated).unwrap_or_default();
         let waiting = VecDeque::from([path.to_owned()]);
@@ -229,6 +230,10 @@ impl Files {
 
 impl Open {
     fn new(path: &Path, is_live: bool) -> io::Result<Self> {
+        // One that only opens when somebody writes to it would keep all others waiting.
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::Error::other("in a folder of logs, it is no file"));
+        }
         let file = File::open(path)?;
         let id = id(&file.metadata()?);
         let (from, is_plain) = decompressed(file)?;
@@ -249,11 +254,12 @@ fn logs_in(folder: &Path) -> io::Result<Vec<Series>> {
     Ok(series(names.iter().map(String::as_str)))
 }
 
-/// Reads what may never come in a thread that nobody waits for. An empty piece is the end.
-fn pipe(from: impl Read + Send + 'static) -> Receiver<io::Result<Vec<u8>>> {
+/// Opens and reads what may never come in a thread that nobody waits for: a FIFO opens when somebody writes to it. An empty piece is
+/// the end.
+fn pipe<R: Read + Send + 'static>(open: impl FnOnce() -> io::Result<R> + Send + 'static) -> Receiver<io::Result<Vec<u8>>> {
     let (sender, pieces) = sync_channel(PIECES);
     std::thread::spawn(move || {
-        let mut from = match decompressed(from) {
+        let mut from = match open().and_then(decompressed) {
             Ok((from, _)) => from,
             Err(error) => {
                 let _ = sender.send(Err(error));
