@@ -157,7 +157,10 @@ impl Files {
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => Next::Bytes(0),
             Err(error) => {
-                self.open = None;
+                // It may well fail again, and from its beginning all would come again.
+                if self.open.take().is_some_and(|open| open.is_live) {
+                    self.live = None;
+                }
                 Next::Broken(error)
             }
         }
@@ -334,3 +337,6 @@ fn id(about: &Metadata) -> (u64, u64) {
 fn id(about: &Metadata) -> (u64, u64) {
     (about.created().map_or(0, super::nanoseconds), 0)
 }
+
+#[cfg(test)]
+mod tests;
