@@ -1,5 +1,6 @@
 //! `--audit-log`: requests to the Kubernetes API out of the API server's audit log. Each log is a node of the pipeline.
 
+mod compressed;
 mod feed;
 mod log;
 

@@ -3,23 +3,17 @@
 use std::{
     collections::VecDeque,
     fs::{self, File, Metadata},
-    io::{self, BufReader, Cursor, ErrorKind, Read},
+    io::{self, ErrorKind, Read},
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, TryRecvError, sync_channel},
 };
 
 use anyhow::ensure;
-use flate2::read::MultiGzDecoder;
-use knark_specs::audit::{Series, series, uncompressed};
-use ruzstd::decoding::StreamingDecoder;
+use knark_specs::audit::{COMPRESSED, Series, series, uncompressed};
 
-use super::PIECE;
+use super::{PIECE, compressed::decompressed};
 use crate::exit::UsageError;
 
-/// What a gzip file begins with.
-const GZIP: &[u8] = &[0x1f, 0x8b];
-/// What a zstd file begins with.
-const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// How many pieces of a pipe wait to be taken.
 const PIECES: usize = 4;
 
@@ -50,24 +44,40 @@ pub enum Next {
 }
 
 /// Files that are read one after another.
-#[derive(Default)]
 struct Files {
-    /// The next ones.
-    waiting: VecDeque<PathBuf>,
+    /// Full ones that come next, the oldest first.
+    waiting: VecDeque<Full>,
     open: Option<Open>,
     /// The last one that was opened.
     path: PathBuf,
-    /// The file that is followed.
-    live: Option<PathBuf>,
-    /// Full files of the same log that need not be read any more.
-    known: Vec<String>,
+    /// The one that is written to; it need not be there.
+    live: PathBuf,
+    /// More may come in it, and in its successors.
+    follow: bool,
+    /// It, or why it can't be read. Opened as soon as it is found: while older ones are read, it may get another name.
+    held: Option<io::Result<Open>>,
+    /// The full ones that were there when they were last looked for.
+    known: Vec<Full>,
+    /// Each of those keeps its name.
+    is_dated: bool,
 }
+
+/// A file that was full when it was found.
+#[derive(Clone)]
+struct Full {
+    path: PathBuf,
+    id: Option<Id>,
+}
+
+/// What tells a file from another one of the same name.
+type Id = ((u64, u64), u64);
 
 struct Open {
     from: Box<dyn Read + Send>,
-    /// What tells it from another file of the same name.
-    id: (u64, u64),
+    id: Id,
     read: u64,
+    /// Something can be added to it.
+    is_plain: bool,
     /// It is the one that is followed.
     is_live: bool,
     /// Another file has taken its name: what is there now is all.
@@ -90,10 +100,11 @@ impl Log {
             return Ok(vec![Self { name, from: From::Pipe(pipe(move || File::open(path))) }]);
         }
         File::open(path)?;
-        let live = follow.then(|| path.to_owned());
-        let known = siblings(path).map(|series| series.rotated).unwrap_or_default();
-        let waiting = VecDeque::from([path.to_owned()]);
-        Ok(vec![Self { name, from: From::Files(Files { waiting, live, known, ..Files::default() }) }])
+        let mut files = Files::of(path.to_owned(), follow);
+        files.look(None);
+        files.waiting.clear();
+        ensure!(follow || files.held.is_some(), "it was renamed or removed");
+        Ok(vec![Self { name, from: From::Files(files) }])
     }
 
     fn of_folder(folder: &Path, follow: bool) -> anyhow::Result<Vec<Self>> {
@@ -104,20 +115,17 @@ impl Log {
         );
         let log = |series: Series| {
             let path = folder.join(&series.live);
-            let mut waiting: VecDeque<_> = series.rotated.iter().map(|name| folder.join(name)).collect();
-            if series.has_live {
-                waiting.push_back(path.clone());
-            }
             let name = path.display().to_string();
-            let live = follow.then_some(path);
-            Self { name, from: From::Files(Files { waiting, live, known: series.rotated, ..Files::default() }) }
+            let mut files = Files::of(path, follow);
+            files.look(None);
+            Self { name, from: From::Files(files) }
         };
         Ok(all.into_iter().map(log).collect())
     }
 
     /// Whether all that it will ever hold is there.
     pub fn is_complete(&self) -> bool {
-        matches!(&self.from, From::Files(files) if files.live.is_none())
+        matches!(&self.from, From::Files(files) if !files.follow)
     }
 
     /// The file that is being read.
@@ -147,6 +155,11 @@ impl Log {
 }
 
 impl Files {
+    fn of(live: PathBuf, follow: bool) -> Self {
+        let path = live.clone();
+        Self { waiting: VecDeque::new(), open: None, path, live, follow, held: None, known: Vec::new(), is_dated: true }
+    }
+
     fn next(&mut self, piece: &mut [u8]) -> Next {
         let Some(open) = &mut self.open else { return self.open_next() };
         match open.from.read(piece) {
@@ -159,7 +172,7 @@ impl Files {
             Err(error) => {
                 // It may well fail again, and from its beginning all would come again.
                 if self.open.take().is_some_and(|open| open.is_live) {
-                    self.live = None;
+                    self.follow = false;
                 }
                 Next::Broken(error)
             }
@@ -167,40 +180,62 @@ impl Files {
     }
 
     fn open_next(&mut self) -> Next {
-        let path = match (self.waiting.pop_front(), &self.live) {
-            (Some(path), _) => path,
-            (None, Some(live)) => live.clone(),
-            (None, None) => return Next::End,
+        if self.follow && self.waiting.is_empty() && self.held.is_none() {
+            // It was renamed, and its successor may be there by now.
+            self.look(None);
+        }
+        let opened = if let Some(full) = self.waiting.pop_front() {
+            self.path.clone_from(&full.path);
+            self.open_full(full)
+        } else if let Some(opened) = self.held.take() {
+            self.path.clone_from(&self.live);
+            // Nothing is ever added to a compressed file. One that can't be read can't be followed either.
+            self.follow &= opened.as_ref().is_ok_and(|open| open.is_plain);
+            opened.map(|open| Open { is_live: self.follow, ..open })
+        } else {
+            return if self.follow { Next::Nothing } else { Next::End };
         };
-        let is_live = self.live.as_ref() == Some(&path);
-        match Open::new(&path, is_live) {
+        match opened {
             Ok(open) => {
-                // Nothing is ever added to a compressed file.
-                self.live = self.live.take().filter(|_| open.is_live || !is_live);
                 self.open = Some(open);
-                self.path = path;
                 Next::Bytes(0)
             }
-            // It was renamed, and its successor isn't there yet.
-            Err(error) if is_live && error.kind() == ErrorKind::NotFound => Next::Nothing,
-            Err(error) => {
+            Err(error) => Next::Broken(error),
+        }
+    }
+
+    /// A full file, whatever its name has become.
+    fn open_full(&mut self, full: Full) -> io::Result<Open> {
+        let opened = Open::new(&full.path);
+        let is_it = |open: &Open| self.is_dated || full.id.is_none_or(|id| id == open.id);
+        if opened.as_ref().is_ok_and(is_it) {
+            return opened;
+        }
+        // A date keeps its file, which may be compressed by now; files keep their ids when their numbers change.
+        let others: Vec<_> = if self.is_dated {
+            COMPRESSED.iter().map(|end| full.path.with_added_extension(&end[1..])).collect()
+        } else {
+            let all = full_files(&self.live).0.into_iter();
+            all.filter(|other| full.id.is_some() && other.id == full.id).map(|other| other.path).collect()
+        };
+        for path in others {
+            if let Ok(open) = Open::new(&path) {
                 self.path = path;
-                // It can't be followed either.
-                self.live = self.live.take().filter(|_| !is_live);
-                Next::Broken(error)
+                return Ok(open);
             }
         }
+        // Under a number there is another one now.
+        opened.and_then(|_| Err(io::Error::other("it was renamed before it could be read")))
     }
 
     /// Of a file that is followed, the end may not be the last.
     fn at_end(&mut self) -> Next {
         let Some(open) = self.open.as_mut().filter(|open| open.is_live && !open.is_full) else {
-            if self.open.take().is_some_and(|open| open.is_live) {
-                self.catch_up();
-            }
-            return Next::FileEnded(None);
+            // It stays open meanwhile: no other file can have its number.
+            let last = self.open.take().filter(|open| open.is_live);
+            return Next::FileEnded(last.and_then(|last| self.look(Some(&last))));
         };
-        match fs::metadata(&self.path) {
+        match fs::metadata(&self.live) {
             Ok(now) if id(&now) != open.id => {
                 // What was written to it before it got another name may not have been read yet.
                 open.is_full = true;
@@ -209,6 +244,9 @@ impl Files {
             // As with tail -F: one that has grown again before anybody looked isn't told from one that was not cut.
             Ok(now) if now.len() < open.read => {
                 self.open = None;
+                // A copy of what it held is no file to be read.
+                self.look(None);
+                self.waiting.clear();
                 Next::FileEnded(Some(
                     "was cut to a smaller size and is read from its beginning again; what was added right before that may be missed",
                 ))
@@ -217,22 +255,58 @@ impl Files {
         }
     }
 
-    /// Files that were filled since the last one was opened are to be read as well.
-    fn catch_up(&mut self) {
-        let Some(series) = self.live.as_deref().and_then(siblings) else { return };
-        let known: Vec<_> = self.known.iter().map(|name| uncompressed(name)).collect();
-        let new = series.rotated.iter().filter(|name| !known.contains(&uncompressed(name)));
-        // The first is the one that was followed. Numbers change with each file, so they don't tell.
-        if series.is_dated {
-            let folder = self.path.parent().unwrap_or(Path::new("")).to_owned();
-            self.waiting.extend(new.skip(1).map(|name| folder.join(name)));
-        }
-        self.known = series.rotated;
+    /// Opens the file that is written to, and queues those that were filled since the last look; `last` is the one that was followed
+    /// until now. What it gives is to be said of the log.
+    fn look(&mut self, last: Option<&Open>) -> Option<&'static str> {
+        // Before the names are listed: if it gets another one in between, it is known by its number.
+        self.held = match Open::new(&self.live) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            opened => Some(opened),
+        };
+        let held = self.held.as_ref().and_then(|held| Some(held.as_ref().ok()?.id));
+        let (mut full, is_dated) = full_files(&self.live);
+        full.retain(|file| file.id.is_none() || file.id != held);
+        self.is_dated = is_dated;
+        let known = std::mem::replace(&mut self.known, full.clone());
+        let is_known = |file: &Full| {
+            known
+                .iter()
+                .any(|known| if is_dated { known.name() == file.name() } else { known.id.is_some() && known.id == file.id })
+        };
+        let newer = if let Some(at) = last.and_then(|last| full.iter().position(|file| file.id == Some(last.id))) {
+            full.split_off(at + 1)
+        } else {
+            // Numbers change with each file, and compression makes another file: only those after one that is known are newer.
+            let first = if is_dated { Some(0) } else { full.iter().rposition(is_known).map(|at| at + 1) };
+            let Some(first) = first.or(known.is_empty().then_some(0)) else {
+                return last.map(|_| "was rotated, and it can't be told which of the full files are new: requests may be missed");
+            };
+            let mut newer = full.split_off(first);
+            newer.retain(|file| !is_known(file));
+            // It was compressed.
+            if last.is_some() && newer.first().is_some_and(Full::is_compressed) {
+                newer.remove(0);
+            }
+            newer
+        };
+        self.waiting.extend(newer);
+        None
+    }
+}
+
+impl Full {
+    /// Its name before it was compressed.
+    fn name(&self) -> Option<&str> {
+        self.path.file_name().and_then(|name| name.to_str()).map(uncompressed)
+    }
+
+    fn is_compressed(&self) -> bool {
+        self.path.file_name().and_then(|name| name.to_str()) != self.name()
     }
 }
 
 impl Open {
-    fn new(path: &Path, is_live: bool) -> io::Result<Self> {
+    fn new(path: &Path) -> io::Result<Self> {
         // One that only opens when somebody writes to it would keep all others waiting.
         if !fs::metadata(path)?.is_file() {
             return Err(io::Error::other("in a folder of logs, it is no file"));
@@ -240,8 +314,19 @@ impl Open {
         let file = File::open(path)?;
         let id = id(&file.metadata()?);
         let (from, is_plain) = decompressed(file)?;
-        Ok(Self { from, id, read: 0, is_live: is_live && is_plain, is_full: false })
+        Ok(Self { from, id, read: 0, is_plain, is_live: false, is_full: false })
     }
+}
+
+/// The full files of the log that is written to this one, the oldest first, and whether their names tell when they were full.
+fn full_files(live: &Path) -> (Vec<Full>, bool) {
+    let Some(series) = siblings(live) else { return (Vec::new(), true) };
+    let full = |name: String| {
+        let path = live.with_file_name(name);
+        let id = fs::metadata(&path).ok().map(|about| id(&about));
+        Full { path, id }
+    };
+    (series.rotated.into_iter().map(full).collect(), series.is_dated)
 }
 
 /// The log that a file belongs to as the one that is written to.
@@ -284,58 +369,13 @@ fn pipe<R: Read + Send + 'static>(open: impl FnOnce() -> io::Result<R> + Send + 
     pieces
 }
 
-/// What is in it, by its first bytes, and whether that is what it says as it stands.
-fn decompressed(mut from: impl Read + Send + 'static) -> io::Result<(Box<dyn Read + Send>, bool)> {
-    let mut first = Vec::new();
-    from.by_ref().take(ZSTD.len() as u64).read_to_end(&mut first)?;
-    let (gzip, zstd) = (first.starts_with(GZIP), first == ZSTD);
-    let whole = Cursor::new(first).chain(from);
-    Ok(if gzip {
-        (Box::new(MultiGzDecoder::new(BufReader::new(whole))), false)
-    } else if zstd {
-        (Box::new(Zstd { rest: Some(Box::new(BufReader::new(whole))), frame: None }), false)
-    } else {
-        (Box::new(whole), true)
-    })
-}
-
-/// All frames of a zstd file.
-struct Zstd {
-    /// What follows the frame; with the frame while there is one.
-    rest: Option<Box<dyn io::BufRead + Send>>,
-    frame: Option<StreamingDecoder<Box<dyn io::BufRead + Send>, ruzstd::decoding::FrameDecoder>>,
-}
-
-impl Read for Zstd {
-    fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if let Some(mut frame) = self.frame.take() {
-                let length = frame.read(piece)?;
-                if length > 0 {
-                    self.frame = Some(frame);
-                    return Ok(length);
-                }
-                self.rest = Some(frame.into_inner());
-            }
-            let Some(mut rest) = self.rest.take() else { return Ok(0) };
-            if rest.fill_buf()?.is_empty() {
-                return Ok(0);
-            }
-            self.frame = Some(StreamingDecoder::new(rest).map_err(io::Error::other)?);
-        }
-    }
-}
-
-#[cfg(unix)]
-fn id(about: &Metadata) -> (u64, u64) {
-    use std::os::unix::fs::MetadataExt as _;
-    (about.dev(), about.ino())
-}
-
-/// Where files have no number, the time at which they were made tells them apart.
-#[cfg(not(unix))]
-fn id(about: &Metadata) -> (u64, u64) {
-    (about.created().map_or(0, super::nanoseconds), 0)
+/// The number of a file that is gone may be used again, so that the time at which it was made belongs to it.
+fn id(about: &Metadata) -> Id {
+    #[cfg(unix)]
+    let number = (std::os::unix::fs::MetadataExt::dev(about), std::os::unix::fs::MetadataExt::ino(about));
+    #[cfg(not(unix))]
+    let number = (0, 0);
+    (number, about.created().map_or(0, super::nanoseconds))
 }
 
 #[cfg(test)]
