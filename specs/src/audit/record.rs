@@ -7,7 +7,10 @@ use serde::{
 };
 use serde_json::Value;
 
-use crate::frame::{Api, ApiBody, ApiDecision, ApiStage, ApiUser, Item};
+use crate::{
+    frame::{Api, ApiBody, ApiDecision, ApiStage, ApiUser, Item},
+    redact,
+};
 
 /// Longer texts are cut, in bytes.
 const TEXT_AT_MOST: usize = 16 << 10;
@@ -182,7 +185,7 @@ fn read<B: DeserializeOwned + Default>(json: &[u8], body: fn(&B) -> Option<Body>
         method: method(&event.verb, &object, code).to_owned(),
         verb: event.verb,
         object,
-        uri: event.request_uri,
+        uri: String::from_utf8_lossy(&redact::uri(event.request_uri.as_bytes())).into_owned(),
         user,
         impersonator,
         decision: None,

@@ -279,8 +279,13 @@ fn files_come_in_the_order_in_which_they_were_written() {
 
 #[test]
 fn a_file_that_is_being_compressed_is_one_file() {
-    let names =
-        ["audit.log", "audit-2026-01-02T03-04-05.678.log.gz", "audit-2026-01-02T03-04-05.678.log", "audit.log.2.gz", "audit.log.2.zst"];
+    let names = [
+        "audit.log",
+        "audit-2026-01-02T03-04-05.678.log.gz",
+        "audit-2026-01-02T03-04-05.678.log",
+        "audit.log.2.gz",
+        "audit.log.2.zst",
+    ];
     let [series] = series(names).try_into().unwrap();
     assert_eq!(series.rotated, ["audit.log.2.gz", "audit.log.2.zst", "audit-2026-01-02T03-04-05.678.log"]);
 }

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use knark_specs::{
     frame::{Api, ApiDecision, ApiStage, ApiUser, Item},
+    redact,
     request::Request,
 };
 use rustc_hash::FxHashMap;
@@ -169,7 +170,7 @@ impl Requests {
         self.next += 1;
         let mut open = Open { number: self.next, begun_ns: step.head.boot_ns, head: Some(step.head), ..Open::default() };
         open.method = text(&mut open, step, 0, "method");
-        open.uri = text(&mut open, step, 1, "path");
+        open.uri = redact::uri(&text(&mut open, step, 1, "path")).into();
         if open.truncated.last() == Some(&"path") && open.uri.contains(&b'?') {
             open.truncated.pop();
             open.truncated.push("query");

@@ -39,7 +39,7 @@ impl Watch {
             std::thread::sleep(POLL);
             first.extend(servers.look(probes));
         }
-        let waiting: Vec<Probe> = servers.iter().flat_map(Servers::waiting).map(coming).collect();
+        let waiting: Vec<Probe> = servers.iter().flat_map(Servers::waiting).map(|name| coming(&name)).collect();
         // Of a cluster's nodes only few run one.
         let alone = servers.is_some() && first.is_empty() && waiting.is_empty() && matches!(tracer.plan.target, Target::Host(_));
         let mut told: Vec<Probe> = first.into_iter().filter_map(probe).collect();
@@ -140,7 +140,7 @@ fn probe(news: News) -> Option<Probe> {
 }
 
 /// Of one that may be traced yet: a note will say so, or why it isn't.
-fn coming(name: String) -> Probe {
+fn coming(name: &str) -> Probe {
     Probe { name: format!("{API_SERVER} {name}, being looked into"), serves: "api".into(), missing: None }
 }
 
