@@ -25,7 +25,7 @@ pub struct Log {
 }
 
 enum From {
-    Files(Files),
+    Files(Box<Files>),
     Pipe(Receiver<io::Result<Vec<u8>>>),
 }
 
@@ -104,7 +104,7 @@ impl Log {
         files.look(None);
         files.waiting.clear();
         ensure!(follow || files.held.is_some(), "it was renamed or removed");
-        Ok(vec![Self { name, from: From::Files(files) }])
+        Ok(vec![Self { name, from: From::Files(Box::new(files)) }])
     }
 
     fn of_folder(folder: &Path, follow: bool) -> anyhow::Result<Vec<Self>> {
@@ -118,7 +118,7 @@ impl Log {
             let name = path.display().to_string();
             let mut files = Files::of(path, follow);
             files.look(None);
-            Self { name, from: From::Files(files) }
+            Self { name, from: From::Files(Box::new(files)) }
         };
         Ok(all.into_iter().map(log).collect())
     }
@@ -186,7 +186,7 @@ impl Files {
         }
         let opened = if let Some(full) = self.waiting.pop_front() {
             self.path.clone_from(&full.path);
-            self.open_full(full)
+            self.open_full(&full)
         } else if let Some(opened) = self.held.take() {
             self.path.clone_from(&self.live);
             // Nothing is ever added to a compressed file. One that can't be read can't be followed either.
@@ -205,7 +205,7 @@ impl Files {
     }
 
     /// A full file, whatever its name has become.
-    fn open_full(&mut self, full: Full) -> io::Result<Open> {
+    fn open_full(&mut self, full: &Full) -> io::Result<Open> {
         let opened = Open::new(&full.path);
         let is_it = |open: &Open| self.is_dated || full.id.is_none_or(|id| id == open.id);
         if opened.as_ref().is_ok_and(is_it) {

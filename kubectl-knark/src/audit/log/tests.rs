@@ -29,7 +29,7 @@ fn a_followed_file_that_can_not_be_read_on_is_given_up() {
     assert!(matches!(files.open_next(), Next::Bytes(0)));
     files.open.as_mut().unwrap().from = Box::new(Fails);
     assert_eq!(rest(&mut log), (String::new(), vec!["a disk's fault".to_owned()]));
-    assert!(matches!(log.next(&mut [0; PIECE]), Next::End));
+    assert!(matches!(log.next(&mut [0]), Next::End));
 }
 
 fn gzip(path: &Path) {
@@ -42,7 +42,7 @@ fn gzip(path: &Path) {
 /// A log of that folder, of which the first file is open.
 fn begun(folder: &Path, follow: bool) -> Log {
     let mut log = Log::find(folder, follow).unwrap().remove(0);
-    assert!(matches!(log.next(&mut [0; PIECE]), Next::Bytes(0)));
+    assert!(matches!(log.next(&mut [0]), Next::Bytes(0)));
     log
 }
 
