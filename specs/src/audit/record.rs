@@ -1,11 +1,8 @@
 //! One audit event, and the request that it tells of.
 
 use jiff::Timestamp;
-use serde::{
-    Deserialize,
-    de::{DeserializeOwned, IgnoredAny},
-};
-use serde_json::Value;
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::value::RawValue;
 
 use crate::{
     frame::{Api, ApiBody, ApiDecision, ApiStage, ApiUser, Item},
@@ -127,6 +124,11 @@ struct Annotations {
     decision: String,
 }
 
+/// A body as it is written: its values would take many times its length.
+#[derive(Debug, Default, Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Option<&'a RawValue>);
+
 #[derive(Debug, Clone, PartialEq)]
 struct Body {
     bytes: Vec<u8>,
@@ -139,10 +141,10 @@ struct Body {
 /// # Errors
 /// It isn't an audit event.
 pub fn parse(json: &[u8], bodies: bool) -> Result<Option<Record>, NoRecord> {
-    if bodies { read::<Value>(json, Body::of) } else { read::<IgnoredAny>(json, |_| None) }
+    if bodies { read::<Text<'_>>(json, Body::of) } else { read::<IgnoredAny>(json, |_| None) }
 }
 
-fn read<B: DeserializeOwned + Default>(json: &[u8], body: fn(&B) -> Option<Body>) -> Result<Option<Record>, NoRecord> {
+fn read<'a, B: Deserialize<'a> + Default>(json: &'a [u8], body: fn(&B) -> Option<Body>) -> Result<Option<Record>, NoRecord> {
     let event: Event<B> = serde_json::from_slice(json).map_err(|error| NoRecord::Json(quoted(error.to_string())))?;
     // The events of a list have neither.
     if !matches!(event.api_version.as_str(), "" | "audit.k8s.io/v1") {
@@ -310,12 +312,11 @@ impl User {
 }
 
 impl Body {
-    fn of(value: &Value) -> Option<Self> {
-        let mut bytes = serde_json::to_vec(value).ok()?;
-        let length = bytes.len();
-        bytes.truncate(BODY_AT_MOST);
-        let truncated_from = (bytes.len() < length).then(|| u64::try_from(length).unwrap_or(u64::MAX));
-        Some(Self { bytes, truncated_from })
+    fn of(text: &Text<'_>) -> Option<Self> {
+        let bytes = text.0?.get().as_bytes();
+        let kept = &bytes[..bytes.len().min(BODY_AT_MOST)];
+        let truncated_from = (kept.len() < bytes.len()).then(|| u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        Some(Self { bytes: kept.to_vec(), truncated_from })
     }
 
     fn item(&self) -> ApiBody<'_> {

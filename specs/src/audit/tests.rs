@@ -156,6 +156,13 @@ fn bodies_are_shown_where_asked_for_and_not_secret() {
     event["requestObject"] = json!("x".repeat(3 << 20));
     let cut = body(&event).unwrap();
     assert_eq!((cut.truncated_from, cut.text.map(|text| text.len())), (Some((3 << 20) + 2), Some(1 << 20)));
+    let numbers = format!("[{}0]", "0, ".repeat(1 << 20));
+    let text =
+        super::tests::event().to_string().replacen('{', &format!("{{\"responseObject\": {numbers},\"requestObject\": null,"), 1);
+    let api = events(&[parse(text.as_bytes(), true).unwrap().unwrap()]).remove(0);
+    let cut = api.response_body.unwrap();
+    assert_eq!((cut.truncated_from, cut.text.as_deref()), (Some(numbers.len() as u64), Some(&numbers[..1 << 20])));
+    assert_eq!(api.request_body, None);
     for (resource, subresource) in [("secrets", ""), ("serviceaccounts", "token"), ("tokenreviews", "")] {
         event["objectRef"] = json!({"resource": resource, "subresource": subresource});
         assert_eq!(body(&event), None, "{resource}");
