@@ -90,6 +90,8 @@ impl Template {
     pub fn pod(&self, number: u32, node: &str) -> serde_json::Result<Pod> {
         let pull_secrets: Vec<_> = self.pull_secrets.iter().map(|name| json!({ "name": name })).collect();
         let server = self.servers.are_on(node).then_some(SERVER_CAPABILITY);
+        // Looking into an API server's program takes as much memory as the program has bytes.
+        let memory = if self.servers.are_on(node) { "384Mi" } else { "256Mi" };
         let capabilities: Vec<&str> = CAPABILITIES.into_iter().chain(server).filter(|_| !self.privileged).collect();
         serde_json::from_value(json!({
             "metadata": {
@@ -120,7 +122,7 @@ impl Template {
                     "terminationMessagePolicy": "FallbackToLogsOnError",
                     "resources": {
                         "requests": { "cpu": "10m", "memory": "32Mi" },
-                        "limits": { "memory": "256Mi" },
+                        "limits": { "memory": memory },
                     },
                     "securityContext": {
                         "privileged": self.privileged,
