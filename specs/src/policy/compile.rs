@@ -16,7 +16,7 @@ use crate::{
     problem::{Level, Problem},
     structure::suggest,
     template::Template,
-    yaml::Node,
+    yaml::{Node, Value},
 };
 
 /// Lists that policies share, by name.
@@ -103,6 +103,15 @@ pub fn check_texts(node: &Node, shared: &Lists) -> Vec<Problem> {
                 if let Some(items) = texts(name) {
                     compiler.paths(&items, &format!("{part}.{name}"));
                 }
+            }
+            for name in ["process.comms", "process.args", "file.xattrs"] {
+                if let Some(items) = texts(name) {
+                    compiler.texts(&items, &format!("{part}.{name}"));
+                }
+            }
+            let api = node.find(&part).get("api").filter(|api| matches!(api.value, Value::Map(_)));
+            if let Some(api) = api.and_then(|api| serde_json::from_value(api.without_nulls().to_json()).ok()) {
+                compiler.api(&api, &format!("{part}.api"));
             }
             let text = |name| node.find(&part).get(name).and_then(Node::text);
             compiler.condition(text("where"), &format!("{part}.where"));
@@ -206,6 +215,7 @@ impl<'c> Compiler<'c> {
         };
         let process = rule.process.as_ref().map(|process| self.process(process, &format!("{field}.process")));
         let condition = self.condition(rule.condition.as_deref(), &format!("{field}.where"));
+        self.warn_of_absent(&subject, condition.as_ref(), field);
         let message = self.message(&rule.message, &format!("{field}.message"));
         let mut except = Vec::new();
         for (at, exception) in rule.except.iter().enumerate() {
@@ -246,6 +256,25 @@ impl<'c> Compiler<'c> {
             condition,
             except,
         })
+    }
+
+    /// What an event of one kind lacks can't be asked of it.
+    fn warn_of_absent(&mut self, subject: &Subject, condition: Option<&Condition>, field: &str) {
+        let own = match subject {
+            Subject::Exec(_) => "exec",
+            Subject::File(_) => "file",
+            Subject::Api(_) => "api",
+            Subject::Any => return,
+        };
+        let references = condition.map(Condition::references).unwrap_or_default();
+        let absent = references.iter().find(|name| {
+            let part = name.split('.').next().unwrap_or_default();
+            ["exec", "file", "exit", "api"].contains(&part) && part != own
+        });
+        if let Some(name) = absent {
+            let text = format!("the rule is about {own}, and no such event has `{name}`");
+            self.warning(&format!("{field}.where"), text, "remove it, or make it a rule about that kind of event");
+        }
     }
 
     fn process(&mut self, process: &ProcessMatch, field: &str) -> Process {
@@ -537,9 +566,26 @@ mod tests {
             ("{name: r, file: {paths: [etc/passwd]}}", "no path begins with"),
             ("{name: r, file: {paths: [$other]}}", "no list"),
             ("{name: r, exec: {}, except: [{file: {}}]}", "never holds"),
+            ("{name: r, api: {resources: [pods/exec]}}", "can never match"),
+            ("{name: r, api: {verbs: [delte]}}", "usual verbs"),
+            ("{name: r, api: {}, where: 'file.path == \"/x\"'}", "no such event has `file.path`"),
+            ("{name: r, exec: {}, where: 'api.code == 403'}", "no such event has `api.code`"),
         ] {
             let (messages, _) = compiled(rule);
             assert!(messages.iter().any(|message| message.contains(words)), "{rule}: {messages:?}");
         }
+    }
+
+    #[test]
+    fn a_mistake_of_structure_hides_none_in_texts() {
+        let text = "apiVersion: knark.dev/v1alpha1\nkind: TracePolicy\nmetadata: {name: p}\nspec:\n  rules:\n  - {name: r, api: {verbs: ['glob:['], \
+                    names: [$nope], resources: [pods/exec]}, process: {args: ['regex:(']}, where: proces.pid == 1, severty: low}\n";
+        let parsed = document::parse(text);
+        assert_eq!(parsed.problems.len(), 1, "{:?}", parsed.problems);
+        let found = check_texts(&parsed.broken[0], &Lists::new());
+        let mut fields: Vec<_> = found.iter().map(|problem| problem.field.as_str()).collect();
+        fields.sort_unstable();
+        let want = ["api.names[0]", "api.resources[0]", "api.verbs[0]", "process.args[0]", "where"];
+        assert_eq!(fields, want.map(|field| format!("spec.rules[0].{field}")), "{found:?}");
     }
 }
