@@ -28,7 +28,8 @@ pub fn read() -> anyhow::Result<Option<Config>> {
     let is_named = named.is_some();
     let Some(path) = named.or_else(|| Some(std::env::home_dir()?.join(".kube").join("knark.yaml"))) else { return Ok(None) };
     let bytes = match std::fs::read(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound && !is_named => return Ok(None),
+        // Another user's home, where sudo keeps it.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) && !is_named => return Ok(None),
         read => read.with_context(|| format!("reading the defaults for flags in {}", path.display()))?,
     };
     let name = path.display().to_string();
