@@ -14,6 +14,8 @@ main() {
   local seconds=${1:-20} targets=("${@:2}")
   ((${#targets[@]})) || targets=(policy matcher cel frame audit)
   tests/setup.sh fuzz
+  # What both use is of the versions that the other crates are tested with.
+  cp Cargo.lock tests/fuzz/Cargo.lock
   cargo fuzz build "${fuzz[@]}" 2> "$folder/build" || { cat "$folder/build" >&2 && exit 1; }
   printf '%s\0' "${targets[@]}" | xargs -0 -n 1 -P 2 tests/fuzz.sh --one "$seconds"
 }
