@@ -31,9 +31,9 @@ pub(super) fn of_field<'b, 'v, 'e: 'v>(field: Field<'e>) -> CowVal<'b, 'v> {
         Field::Text(text) => CowVal::owned(CelString::from(text)),
         Field::Made(text) => CowVal::owned(CelString::from(text)),
         Field::List(list) => CowVal::owned(EventList { list, items: OnceLock::new() }),
-        Field::Map(map) => CowVal::owned(EventMap { map, keys: OnceLock::new() }),
+        Field::Map(map) => CowVal::owned(EventMap { map: Entries::Texts(map), keys: OnceLock::new() }),
         Field::Object(object) => CowVal::owned(EventObject(object)),
-        Field::Json(map) => CowVal::owned(EventJson { map, keys: OnceLock::new() }),
+        Field::Json(map) => CowVal::owned(EventMap { map: Entries::Json(map), keys: OnceLock::new() }),
     }
 }
 
@@ -82,14 +82,38 @@ struct EventList<'e> {
 
 #[derive(Debug)]
 struct EventMap<'e> {
-    map: &'e BTreeMap<String, String>,
+    map: Entries<'e>,
     keys: OnceLock<Vec<CelString<'e>>>,
 }
 
-#[derive(Debug)]
-struct EventJson<'e> {
-    map: &'e serde_json::Map<String, serde_json::Value>,
-    keys: OnceLock<Vec<CelString<'e>>>,
+/// A map of an event, whatever it holds.
+#[derive(Debug, Clone, Copy)]
+enum Entries<'e> {
+    Texts(&'e BTreeMap<String, String>),
+    Json(&'e serde_json::Map<String, serde_json::Value>),
+}
+
+impl<'e> Entries<'e> {
+    fn get(self, key: &str) -> Option<Field<'e>> {
+        match self {
+            Self::Texts(map) => map.get(key).map(|text| Field::Text(text)),
+            Self::Json(map) => field::member(map, key),
+        }
+    }
+
+    fn keys(self) -> Vec<CelString<'e>> {
+        match self {
+            Self::Texts(map) => map.keys().map(|key| CelString::from(key.as_str())).collect(),
+            Self::Json(map) => map.keys().map(|key| CelString::from(key.as_str())).collect(),
+        }
+    }
+
+    fn len(self) -> usize {
+        match self {
+            Self::Texts(map) => map.len(),
+            Self::Json(map) => map.len(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -308,7 +332,7 @@ impl Val for EventMap<'_> {
 
 impl Container for EventMap<'_> {
     fn contains(&self, key: &dyn Val) -> Result<bool, ExecutionError> {
-        Ok(key.downcast_ref::<CelString>().is_some_and(|key| self.map.contains_key(key.inner())))
+        Ok(key.downcast_ref::<CelString>().is_some_and(|key| self.map.get(key.inner()).is_some()))
     }
 }
 
@@ -318,15 +342,15 @@ impl Indexer for EventMap<'_> {
         Self: 'v,
     {
         let key = text(key)?;
-        let value = self.map.get(key).ok_or_else(|| ExecutionError::no_such_key(key))?;
-        Ok(CowVal::owned(CelString::from(value.as_str())))
+        self.map.get(key).map(of_field).ok_or_else(|| ExecutionError::no_such_key(key))
     }
 
     fn steal<'v>(self: Box<Self>, key: &dyn Val) -> Result<Box<dyn Val + 'v>, ExecutionError>
     where
         Self: 'v,
     {
-        self.get(key).map(CowVal::into_owned)
+        let key = text(key)?;
+        self.map.get(key).map(|field| of_field(field).into_owned()).ok_or_else(|| ExecutionError::no_such_key(key))
     }
 }
 
@@ -335,91 +359,12 @@ impl Iterable for EventMap<'_> {
     where
         Self: 'v,
     {
-        let keys = self.keys.get_or_init(|| self.map.keys().map(|key| CelString::from(key.as_str())).collect());
+        let keys = self.keys.get_or_init(|| self.map.keys());
         Box::new(Lend(keys.iter()))
     }
 }
 
 impl Sizer for EventMap<'_> {
-    fn size(&self) -> CelInt {
-        size(self.map.len())
-    }
-}
-
-impl Val for EventJson<'_> {
-    fn get_type(&self) -> &Type {
-        &MAP_TYPE_STATIC
-    }
-
-    fn cel_type() -> &'static Type {
-        &MAP_TYPE_STATIC
-    }
-
-    fn as_container(&self) -> Option<&dyn Container> {
-        Some(self)
-    }
-
-    fn as_indexer<'b, 'v>(&'b self) -> Option<&'b (dyn Indexer + 'v)>
-    where
-        Self: 'v,
-    {
-        Some(self)
-    }
-
-    fn as_iterable<'b, 'v>(&'b self) -> Option<&'b (dyn Iterable + 'v)>
-    where
-        Self: 'v,
-    {
-        Some(self)
-    }
-
-    fn as_sizer(&self) -> Option<&dyn Sizer> {
-        Some(self)
-    }
-
-    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v>
-    where
-        Self: 'v,
-    {
-        Box::new(Self { map: self.map, keys: OnceLock::new() })
-    }
-}
-
-impl Container for EventJson<'_> {
-    fn contains(&self, key: &dyn Val) -> Result<bool, ExecutionError> {
-        Ok(key.downcast_ref::<CelString>().is_some_and(|key| field::member(self.map, key.inner()).is_some()))
-    }
-}
-
-impl Indexer for EventJson<'_> {
-    fn get<'b, 'v>(&'b self, key: &dyn Val) -> Result<CowVal<'b, 'v>, ExecutionError>
-    where
-        Self: 'v,
-    {
-        let key = text(key)?;
-        field::member(self.map, key).map(of_field).ok_or_else(|| ExecutionError::no_such_key(key))
-    }
-
-    fn steal<'v>(self: Box<Self>, key: &dyn Val) -> Result<Box<dyn Val + 'v>, ExecutionError>
-    where
-        Self: 'v,
-    {
-        let key = text(key)?;
-        field::member(self.map, key).map(|field| of_field(field).into_owned()).ok_or_else(|| ExecutionError::no_such_key(key))
-    }
-}
-
-impl Iterable for EventJson<'_> {
-    fn iter<'b, 'v>(&'b self) -> Box<dyn traits::Iterator<'b, 'v> + 'b>
-    where
-        Self: 'v,
-    {
-        let keys = self.keys.get_or_init(|| self.map.keys().map(|key| CelString::from(key.as_str())).collect());
-        Box::new(Lend(keys.iter()))
-    }
-}
-
-impl Sizer for EventJson<'_> {
     fn size(&self) -> CelInt {
         size(self.map.len())
     }
