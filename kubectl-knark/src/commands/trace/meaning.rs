@@ -1,0 +1,180 @@
+//! What the flags of `trace` mean together.
+
+use std::{path::PathBuf, sync::Arc};
+
+use knark_specs::{frame::Plan, policy::matcher::Policies};
+use tokio::sync::{mpsc, watch};
+
+use super::{Args, RuleFlags};
+use crate::{
+    audit::AuditLogs,
+    cluster::{Cluster, TargetFlags},
+    exit::UsageError,
+    filter::{Filter, Kind},
+    pipeline::{
+        Options, Requests,
+        alerts::{Alerts, Labels},
+    },
+    policies::{self, Before},
+    record::Recorder,
+    render::OutputFlags,
+    source::Input,
+};
+
+impl Args {
+    /// The audit logs that are asked for.
+    pub(super) fn audit_logs(&self) -> anyhow::Result<Option<AuditLogs>> {
+        if !self.audit.is_given() {
+            return Ok(None);
+        }
+        if !self.on.is_empty() && !self.on.contains(&Kind::Api) {
+            return Err(UsageError::because(
+                "--on leaves out api, and audit logs tell of nothing else: add api, or drop --audit-log",
+            ));
+        }
+        if let Some(path) = self.audit.logs.iter().find(|path| path.as_os_str().as_encoded_bytes().starts_with(b"node:")) {
+            let text = format!(
+                "{}: audit logs of nodes are not read yet: `ssh NODE cat PATH | kubectl knark trace --audit-log -`",
+                path.display()
+            );
+            return Err(UsageError::because(text));
+        }
+        let is_input = |path: &PathBuf| path.as_os_str() == "-";
+        if self.audit.logs.iter().any(is_input) && self.policies.files.iter().any(is_input) {
+            return Err(UsageError::because(
+                "standard input can't be both an audit log and a policy: name a file for one of them",
+            ));
+        }
+        self.audit.open().map(Some)
+    }
+
+    /// Whether anything is asked for that audit logs don't tell: pods, nodes, or other kinds of events.
+    pub(super) fn needs_tracers(&self) -> bool {
+        let TargetFlags { targets, selector, all_namespaces, containers, nodes, node_selector } = &self.target;
+        let lists = [targets, containers, nodes].iter().any(|list| !list.is_empty());
+        let has_target = lists || selector.is_some() || *all_namespaces || node_selector.is_some();
+        // A namespace alone chooses among requests.
+        let tells_all = !self.on.is_empty() && self.on.iter().all(|kind| *kind == Kind::Api);
+        (has_target || self.host.local) && !tells_all || self.on.iter().any(|kind| *kind != Kind::Api)
+    }
+
+    /// The policies that are asked for, if they can be used and their events be seen.
+    pub(super) async fn policies(&self, cluster: Option<&Cluster>) -> anyhow::Result<Option<(Arc<Policies>, Before)>> {
+        if self.rules.watch && self.policies.files.iter().any(|file| file.as_os_str() == "-") {
+            return Err(UsageError::because(
+                "--watch reads policies again, and standard input can be read only once: name files",
+            ));
+        }
+        let seen = policies::state(&self.policies.files);
+        let Some(set) = policies::required(&self.policies, cluster).await? else {
+            let RuleFlags { watch, best_effort, fail_on_match } = self.rules;
+            let senseless = watch || best_effort || fail_on_match;
+            anyhow::ensure!(
+                !senseless,
+                UsageError::because(
+                    "--watch, --best-effort and --fail-on-match are about policies: name some by -f, --pack or --from-cluster"
+                )
+            );
+            return Ok(None);
+        };
+        for (kind, wanted, name) in [
+            (Kind::Exec, set.policies.wants_execs(), "exec"),
+            (Kind::File, set.policies.wants_files(), "file"),
+            (Kind::Api, set.policies.wants_api(), "api"),
+        ] {
+            if wanted && !self.on.is_empty() && !self.on.contains(&kind) {
+                crate::exit::say(&format!("warning: --on leaves out {name}, so rules about it never match\n"));
+            } else if wanted && kind != Kind::Api && self.audit.is_given() && !self.needs_tracers() {
+                let remedy = "name pods or nodes to trace them as well";
+                crate::exit::say(&format!(
+                    "warning: audit logs tell of api alone, so rules about {name} never match: {remedy}\n"
+                ));
+            }
+        }
+        if self.on.contains(&Kind::Exit) {
+            crate::exit::say("warning: only events that a rule matches are shown, and none is about exit\n");
+        }
+        let requests = if self.on.is_empty() { set.policies.wants_api() } else { self.on.contains(&Kind::Api) };
+        Ok(Some((Arc::new(set.policies), Before { seen, sources: set.sources, requests })))
+    }
+
+    /// What is made of policies while the trace runs. They are followed as long as `sink` has other users.
+    pub(super) fn alerts(
+        &self,
+        (policies, before): (Arc<Policies>, Before),
+        labels: Labels,
+        cluster: Option<Cluster>,
+        sink: mpsc::WeakSender<Input>,
+    ) -> Alerts {
+        let (changed, policies) = watch::channel(policies);
+        if self.rules.watch {
+            tokio::spawn(policies::follow(self.policies.clone(), cluster, before, changed, sink));
+        }
+        Alerts::new(policies, labels)
+    }
+
+    /// Which events are wanted. Policies that may change can't be decided upon in the kernel.
+    pub(super) fn plan(&self, policies: Option<&Policies>) -> anyhow::Result<Plan> {
+        let fixed = policies.filter(|_| !self.rules.watch);
+        let by_default = |kind| match (kind, fixed) {
+            (Kind::Exec, Some(policies)) => policies.wants_execs(),
+            (Kind::File, Some(policies)) => policies.wants_files(),
+            (Kind::Api, Some(policies)) => policies.wants_api(),
+            (Kind::Exec | Kind::File, None) => true,
+            (Kind::Api, None) => policies.is_some_and(Policies::wants_api),
+            (Kind::Exit, _) => false,
+        };
+        let on = |kind| if self.on.is_empty() { by_default(kind) } else { self.on.contains(&kind) };
+        if self.requests.is_given() && !on(Kind::Api) && !self.audit.is_given() {
+            return Err(UsageError::because(
+                "flags about requests to the Kubernetes API choose among them, and they are not traced: add --on api",
+            ));
+        }
+        Ok(Plan {
+            want: fixed.map(Policies::want),
+            exec: on(Kind::Exec),
+            file: on(Kind::File),
+            exit: on(Kind::Exit),
+            // Who has the log needs no probes for what it tells.
+            api: on(Kind::Api) && !self.audit.is_given(),
+            ring_bytes: self.ring_buffer.unwrap_or(0),
+            ..Plan::default()
+        })
+    }
+
+    /// What is said when nothing sees requests to the Kubernetes API, and whether the trace is in vain then.
+    pub(super) fn need(&self, plan: &Plan, policies: Option<&Policies>) -> Requests {
+        let only = !(plan.exec || plan.file || plan.exit);
+        let ruled = policies.is_some_and(Policies::wants_api) && !self.rules.best_effort;
+        match (plan.api, only || ruled) {
+            (false, _) => Requests::Unwanted,
+            (true, false) => Requests::Wanted,
+            (true, true) => Requests::Needed,
+        }
+    }
+
+    pub(super) fn options(
+        &self,
+        recorder: Option<Recorder>,
+        many_namespaces: bool,
+        alerts: Option<Alerts>,
+        requests: Requests,
+        quit: mpsc::Sender<()>,
+    ) -> anyhow::Result<Options> {
+        let (render, screen) = OutputFlags { many_namespaces, ..self.output.clone() }.open(true, quit)?;
+        Ok(Options {
+            render,
+            screen,
+            filter: Filter { requests: self.requests.clone(), ..Filter::default() },
+            alerts,
+            requests,
+            fail_on_match: self.rules.fail_on_match,
+            max_events: self.max_events,
+            duration: self.duration,
+            recorder,
+            live: true,
+            complete: false,
+            local: self.host.local,
+        })
+    }
+}
