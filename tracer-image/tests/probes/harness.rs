@@ -20,6 +20,8 @@ pub const ALL: Events = Events { exec: true, file: true, exit: true, api: false 
 pub struct Story {
     pub tgid: u32,
     pub status: i32,
+    /// How often the kernel skipped a program meanwhile: from 7.2 on it preempts them, and counts what it skips.
+    pub skipped: u64,
     records: Vec<Vec<u8>>,
     said: Vec<(String, Vec<u8>)>,
 }
@@ -129,7 +131,7 @@ pub fn run_as(probes: &mut Probes, admit: impl FnOnce(&mut Probes, u32), work: i
     unsafe { libc::waitpid(child, &raw mut status, 0) };
     probes.drain(usize::MAX, |bytes, _| records.push(bytes.to_vec()));
     assert_eq!(probes.malformed(), 0);
-    Story { tgid, status, records, said: words(&said) }
+    Story { tgid, status, skipped: 0, records, said: words(&said) }
 }
 
 fn words(mut rest: &[u8]) -> Vec<(String, Vec<u8>)> {
@@ -168,7 +170,7 @@ pub fn attach(options: &Options) -> Probes {
 pub fn trace(work: impl FnOnce(&mut Work)) -> Story {
     let mut probes = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
     let before = probes.counters().unwrap();
-    let story = run(&mut probes, work);
+    let mut story = run(&mut probes, work);
     let after = probes.counters().unwrap();
     // whatever was done: each event that was seen is there
     for (kind, (before, after)) in before.kinds.iter().zip(&after.kinds).enumerate() {
@@ -177,6 +179,7 @@ pub fn trace(work: impl FnOnce(&mut Work)) -> Story {
     }
     let emitted = |c: &knark_tracer::bpf::Counters| c.kinds.iter().map(|k| k.emitted).sum::<u64>();
     assert_eq!(emitted(&after) - emitted(&before), story.records.len() as u64);
+    story.skipped = after.missed.unwrap_or(0) - before.missed.unwrap_or(0);
     story
 }
 

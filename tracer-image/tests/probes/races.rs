@@ -34,7 +34,7 @@ fn a_shared_table_is_marked_and_the_name_is_there_too() {
 
 #[test]
 fn a_storm_of_closes_loses_no_event() {
-    const OPENS: usize = 20_000;
+    const OPENS: u64 = 20_000;
     let story = trace(|work| {
         let stop = AtomicBool::new(false);
         let first = open("/proc/sys/kernel/hostname", 0);
@@ -60,5 +60,6 @@ fn a_storm_of_closes_loses_no_event() {
         assert!(open.racy());
         assert_eq!(lossy(&open.path.joined()), "/proc/sys/kernel/hostname", "{open:?}");
     }
-    assert_eq!(opens, OPENS);
+    // two busy threads on one CPU are where a kernel that preempts programs skips them
+    assert!(opens <= OPENS && opens + story.skipped >= OPENS, "{opens} opens, and {} skipped programs", story.skipped);
 }
