@@ -70,13 +70,16 @@ fn doctor_knows_nodes_and_rights() {
     for node in findings["nodes"].as_array().unwrap() {
         let report = &node["report"];
         assert_eq!((&report["btf"], &report["cgroup"]["driver"]), (&true.into(), &"cgroupfs".into()), "{node}");
-        assert!(report["events"].as_array().unwrap().iter().all(|event| event["available"] == true), "{node}");
+        let events = report["events"].as_array().unwrap();
+        assert!(events.iter().all(|event| event["available"] == true), "{node}");
+        // The first is the control plane.
+        assert_eq!(events.iter().any(|event| event["kind"] == "api"), node["node"] == nodes[0].as_str(), "{node}");
     }
     assert!(findings["permissions"].as_array().unwrap().iter().all(|right| right["allowed"] == true));
     ns.assert_clean();
 
     let output = knark(&["doctor", "--tracer-namespace", &ns.name, "--node", &nodes[0]]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(text.starts_with("NODE ") && text.contains("exec,file,exit") && !text.contains(&nodes[1]), "{text}");
+    assert!(text.starts_with("NODE ") && text.contains("exec,file,exit,api") && !text.contains(&nodes[1]), "{text}");
     ns.assert_clean();
 }

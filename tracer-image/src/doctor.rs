@@ -5,6 +5,7 @@ use std::{fs, io::Write as _};
 use serde::Serialize;
 
 use crate::{
+    api::servers,
     bpf::{
         AttachError, CgroupVersion, Events, Options, ProbeState, ProbeStatus, Probes,
         features::{self, Features, Lockdown, Tracefs},
@@ -44,17 +45,20 @@ struct Event {
     missing: Vec<String>,
 }
 
-/// Looks, tries to attach, and prints.
-pub fn run() -> anyhow::Result<()> {
-    let report = report(features::look(), &Probes::attach(&trial()));
+/// Looks, tries to attach, and prints; with `api`, this node's API servers are looked into as well, which takes memory.
+pub fn run(api: bool) -> anyhow::Result<()> {
+    let mut report = report(features::look(), &Probes::attach(&trial(api)));
+    if api {
+        report.events.push(requests());
+    }
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&report)?)?;
     Ok(())
 }
 
 /// Everything, for nobody, with little memory: shows that it can be done, and is gone at once.
-fn trial() -> Options {
+fn trial(api: bool) -> Options {
     let mut options =
-        Options { ring_bytes: 64 << 10, events: Events { exec: true, file: true, exit: true, api: false }, ..Options::default() };
+        Options { ring_bytes: 64 << 10, events: Events { exec: true, file: true, exit: true, api }, ..Options::default() };
     options.scope.cgroups = true;
     options
 }
@@ -126,6 +130,14 @@ fn event(kind: &'static str, probes: &[ProbeStatus], attachable: bool) -> Event 
         ProbeState::Missing(_, reason) => Some(format!("{}: {reason}", probe.name)),
     });
     Event { kind, tier: "portable", available: attachable && serving().any(ProbeStatus::attached), missing: missing.collect() }
+}
+
+/// Requests to this node's API servers.
+fn requests() -> Event {
+    let servers = servers::survey();
+    let available = servers.iter().any(|(_, found)| found.is_ok());
+    let missing = servers.into_iter().filter_map(|(name, found)| Some(format!("API server {name}: {}", found.err()?)));
+    Event { kind: "api", tier: "portable", available, missing: missing.collect() }
 }
 
 /// The kubelet's cgroup driver, by how the folders of pods are named.

@@ -13,7 +13,7 @@ The tracer of kubectl-knark. The plugin starts it; by hand, use `kubectl knark t
 usage: knark-tracer serve --key KEY [--grace SECONDS]   hold the probes; plugins come through `connect`
        knark-tracer connect                             join stdin and stdout to `serve` in the same pod
        knark-tracer local --key KEY                     hold the probes; the plugin is at stdin and stdout
-       knark-tracer doctor                              what this node can do, as JSON
+       knark-tracer doctor [--api]                      what this node can do, as JSON; with --api, looks into API servers
        knark-tracer version
 
 KEY is the session's Ed25519 public key in Base64.
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<()> {
     let mut parser = lexopt::Parser::from_env();
-    let (mut verb, mut key, mut grace) = (None, None, Duration::from_secs(10));
+    let (mut verb, mut key, mut grace, mut api) = (None, None, Duration::from_secs(10), false);
     while let Some(argument) = parser.next()? {
         match argument {
             Value(value) if verb.is_none() => verb = Some(value.string()?),
@@ -41,6 +41,7 @@ fn run() -> anyhow::Result<()> {
                 let seconds = value.strip_suffix('s').unwrap_or(&value);
                 grace = Duration::from_secs(seconds.parse().context("--grace: seconds, such as 10s")?);
             }
+            Long("api") => api = true,
             Long("help") | Short('h') => {
                 print!("{USAGE}");
                 return Ok(());
@@ -53,7 +54,7 @@ fn run() -> anyhow::Result<()> {
         (Some("local"), Some(key)) => knark_tracer::local::run(key),
         (Some("serve" | "local"), None) => bail!("--key is missing\n\n{USAGE}"),
         (Some("connect"), _) => knark_tracer::connect::run(),
-        (Some("doctor"), _) => knark_tracer::doctor::run(),
+        (Some("doctor"), _) => knark_tracer::doctor::run(api),
         (Some(knark_tracer::api::inspection::VERB), _) => knark_tracer::api::inspection::answer(),
         (Some("version"), _) => {
             println!("knark-tracer {} (protocol {})", env!("CARGO_PKG_VERSION"), knark_specs::PROTOCOL);

@@ -9,7 +9,8 @@ use tokio::{io::AsyncReadExt as _, sync::mpsc, time::timeout};
 
 use super::{
     client::Cluster,
-    manifest::BINARY,
+    control_plane::{self, Servers},
+    manifest::{BINARY, Template},
     resolve,
     start::{TracerFlags, new_id, user_name},
     target::NodeChoice,
@@ -49,12 +50,15 @@ impl Examination {
             None => resolve::all_nodes(cluster).await?,
         };
         let nodes: Vec<_> = nodes.into_iter().collect();
-        let user = user_name(cluster).await?.unwrap_or_default();
+        // Looking into an API server takes memory, which only those pods get that need it.
+        let (user, (servers, _)) = tokio::join!(user_name(cluster), control_plane::nodes(cluster));
+        let user = user?.unwrap_or_default();
         // Nobody will sign anything: the tracers are only asked to look around.
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| anyhow!("making a key: the system gives no random numbers: {error}"))?;
         let template = flags.template(&new_id()?, user, &SigningKey::from_bytes(&seed), None);
-        let example = nodes.first().map_or("", String::as_str);
+        let template = Template { servers: Servers::On(servers), ..template };
+        let example = nodes.iter().find(|node| template.servers.are_on(node)).or(nodes.first()).map_or("", String::as_str);
         let tracers = Tracers::admit(cluster, template, flags.tracer_namespace.as_deref(), example).await?;
         Ok(Self { tracers, nodes, unready })
     }
@@ -88,12 +92,13 @@ impl Examination {
         let (phases, _) = mpsc::channel(1);
         let running = timeout(RUNNING_WITHIN, self.tracers.running(&job, node, &phases)).await;
         let pod = running.with_context(|| format!("the tracer's pod didn't start within {} s", RUNNING_WITHIN.as_secs()))??;
-        let report = timeout(REPORT_WITHIN, self.report(&pod)).await;
+        let report = timeout(REPORT_WITHIN, self.report(&pod, node)).await;
         report.with_context(|| format!("the tracer gave no report within {} s", REPORT_WITHIN.as_secs()))?
     }
 
-    async fn report(&self, pod: &str) -> Result<String> {
-        let (mut stdout, _stdin) = self.tracers.exec(pod, &[BINARY, "doctor"]).await?;
+    async fn report(&self, pod: &str, node: &str) -> Result<String> {
+        let command = if self.tracers.servers().are_on(node) { &[BINARY, "doctor", "--api"][..] } else { &[BINARY, "doctor"] };
+        let (mut stdout, _stdin) = self.tracers.exec(pod, command).await?;
         let mut report = String::new();
         (&mut stdout).take(REPORT_AT_MOST).read_to_string(&mut report).await?;
         if stdout.failure().is_some() || report.is_empty() {

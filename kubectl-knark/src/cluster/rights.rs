@@ -62,7 +62,7 @@ const NEEDS: [Need; 14] = [
     only("targets such as job/web", Place::Targets, "batch", "jobs", &["get"]),
     only("targets such as svc/web or rc/web", Place::Targets, "", "services", &["get"]),
     only("targets such as svc/web or rc/web", Place::Targets, "", "replicationcontrollers", &["get"]),
-    only("--node-selector, -A, and messages about nodes", Place::Cluster, "", "nodes", &["get", "list"]),
+    only("--node-selector, -A, --on api, and messages about nodes", Place::Cluster, "", "nodes", &["get", "list"]),
 ];
 
 /// A right, and whether the user has it.

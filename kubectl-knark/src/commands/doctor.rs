@@ -100,7 +100,7 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
 
 async fn on_host() -> anyhow::Result<Option<Findings>> {
     let program = local::find_tracer()?;
-    let output = tokio::process::Command::new(&program).arg("doctor").output().await;
+    let output = tokio::process::Command::new(&program).args(["doctor", "--api"]).output().await;
     let output = output.with_context(|| format!("starting the tracer {}", program.display()))?;
     if !output.status.success() {
         anyhow::bail!("the tracer's doctor failed: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -181,7 +181,14 @@ fn table(findings: &Findings) -> String {
     if !notes.is_empty() {
         let _ = write!(text, "\n{}", crate::render::escape::lines(&notes));
     }
-    if !findings.permissions.is_empty() {
+    let in_cluster = !findings.permissions.is_empty();
+    let sees_requests = |answer: &Answer| answer.report.as_ref().is_some_and(|report| report.sees("api"));
+    if in_cluster && !findings.nodes.iter().any(sees_requests) {
+        text.push_str(
+            "\nOn none of these nodes requests to the API server can be traced. `trace --audit-log` reads its audit log.\n",
+        );
+    }
+    if in_cluster {
         let _ = write!(text, "\n{}", rights_table(&findings.permissions));
     }
     text

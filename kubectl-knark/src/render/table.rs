@@ -169,6 +169,8 @@ impl Table {
         match column {
             Column::Time => Cow::Owned(self.times.of(&event.time, false)),
             Column::Milliseconds => Cow::Owned(self.times.of(&event.time, true)),
+            // An audit log tells nothing of the process.
+            Column::Pid | Column::Ppid | Column::Uid | Column::Process | Column::ProcessAndPid if process.pid == 0 => NONE,
             // RFC 3339 with nanoseconds, of which three digits are kept.
             Column::Utc => Cow::Owned(format!("{}Z", event.time.get(..23).unwrap_or(&event.time))),
             Column::Node => cell(&event.node.name),
@@ -214,13 +216,19 @@ impl Table {
 
     fn put_detail(&self, event: &Event, out: &mut impl Pieces) {
         let detail = words::detail(event, self.detail.is_none_or(|room| room >= 60));
-        let marks = if detail.marks.is_empty() { String::new() } else { format!(" ({})", detail.marks.join(", ")) };
+        let mut marks = if detail.marks.is_empty() { String::new() } else { format!(" ({})", detail.marks.join(", ")) };
         // A wide table has a column for it.
         let error = detail.error.filter(|_| !self.layout.wide).map(|error| format!(" {error}")).unwrap_or_default();
         let subjects = match self.detail {
             Some(room) => {
-                let said = [&detail.tail, &error, &marks].map(|text| shorten::width(text)).iter().sum::<usize>();
-                fit(&detail, room.saturating_sub(said).max(LEAST_DETAIL / 2))
+                let room = room.saturating_sub(shorten::width(&detail.tail) + shorten::width(&error)).max(LEAST_DETAIL / 2);
+                // What was done says more than what is remarked on it.
+                let subjects: usize = detail.subjects.iter().map(|subject| shorten::width(subject)).sum();
+                let left = room.saturating_sub(subjects.min(LEAST_DETAIL));
+                if shorten::width(&marks) > left {
+                    marks = shorten::end(&marks, left).into_owned();
+                }
+                fit(&detail, room.saturating_sub(shorten::width(&marks)))
             }
             None => detail.subjects.join(" → "),
         };

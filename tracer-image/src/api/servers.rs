@@ -105,6 +105,21 @@ pub enum News {
     Gone(u32),
 }
 
+/// The API servers of this node without tracing them: each process in words, and its version or why it can't be traced.
+pub fn survey() -> Vec<(String, Result<String, String>)> {
+    let mut servers = Servers::default();
+    servers.find();
+    let look = |pid: u32| {
+        check_network(pid, &node_network()?)?;
+        let program = File::open(exe(pid)).map_err(|e| format!("opening its program: {e}"))?;
+        let build = inspection::begin(program).join().map_err(|_| "looking into its program failed".to_owned())??;
+        Ok(version(&build))
+    };
+    let mut found: Vec<_> = servers.running.iter().map(|(pid, server)| (name(*pid, server), look(*pid))).collect();
+    found.sort();
+    found
+}
+
 impl Servers {
     /// Looks for API servers that have come or gone since the last look.
     pub fn look(&mut self, probes: &mut Probes) -> Vec<News> {
@@ -289,10 +304,14 @@ fn attach(pid: u32, build: &binary::Build, attached: &mut Option<ApiProbes>, pro
         let new = probes.attach_api(&exe(pid), &build.sites).inspect_err(|_| probes.forget_api_server(pid));
         *attached = Some(new.map_err(|e| describe(&e))?);
     }
-    Ok(match build.version.as_str() {
+    Ok(version(build))
+}
+
+fn version(build: &binary::Build) -> String {
+    match build.version.as_str() {
         "" => build.go.clone(),
         version => format!("{version}, {}", build.go),
-    })
+    }
 }
 
 fn exe(pid: u32) -> PathBuf {

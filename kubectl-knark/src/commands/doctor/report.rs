@@ -58,7 +58,7 @@ pub struct Cgroup {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Event {
-    /// exec, file or exit.
+    /// exec, file, exit or api.
     pub kind: String,
     /// precise or portable.
     pub tier: String,
@@ -81,6 +81,13 @@ impl Answer {
     /// Whether anything can be traced there.
     pub fn is_able(&self) -> bool {
         self.report.as_ref().is_some_and(|report| report.events.iter().any(|event| event.available))
+    }
+}
+
+impl Report {
+    /// Whether events of this kind can be seen.
+    pub fn sees(&self, kind: &str) -> bool {
+        self.events.iter().any(|event| event.kind == kind && event.available)
     }
 }
 

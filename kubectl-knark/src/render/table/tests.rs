@@ -112,6 +112,22 @@ TIME      POD               PROCESS     OP          DETAIL
 }
 
 #[test]
+fn remarks_give_way_on_a_narrow_terminal() {
+    let mut event = exec(&["/bin/sh", "-c", "id"]);
+    Arc::make_mut(&mut event.process).exe = "/bin/sh".into();
+    event.cause = Some(Arc::new(serde_json::from_str(CAUSE).unwrap()));
+    for width in [40, 70, 80, 100] {
+        let table = lines(Some(width), false, false, std::slice::from_ref(&event));
+        let line = table.lines().next_back().unwrap();
+        assert!(shorten::width(line) <= width && line.contains("/bin/sh"), "{width}: {table}");
+    }
+    assert!(lines(None, false, false, &[event]).contains("by somebody-with-a-long-name@example.com"));
+}
+
+const CAUSE: &str =
+    r#"{"request_id": "1", "user": "somebody-with-a-long-name@example.com", "subresource": "exec", "certainty": "certain"}"#;
+
+#[test]
 fn a_wider_terminal_says_more() {
     let table = lines(Some(120), false, false, &some());
     assert!(table.lines().all(|line| shorten::width(line) <= 120), "{table}");
