@@ -8,7 +8,7 @@ use knark_specs::{
     link::Certainty,
 };
 
-use super::escape::{cell, cell_of, shell_word_of};
+use super::escape::{cell, cell_of, shell_word, shell_word_of};
 
 /// A sentence in pieces, so that it can be cut where that hurts least.
 #[derive(Debug, Default)]
@@ -169,6 +169,10 @@ fn of_api(api: &Api, full: bool) -> Detail<'_> {
             [false, false] => format!(" {}", parts.join("/")),
         }
         .as_str();
+    }
+    if !api.command.is_empty() {
+        let words: Vec<_> = api.command.iter().map(shell_word).collect();
+        subject = format!("{subject}: {}", words.join(" "));
     }
     let code = api.code.map(|code| format!(" {code}")).unwrap_or_default();
     let tail = match (api.stage, api.latency_ns) {

@@ -10,7 +10,7 @@ use crate::{
 pub(super) fn of(item: &frame::Api<'_>, received: Option<String>) -> What {
     let mut uri = item.uri.splitn(2, |byte| *byte == b'?');
     let mut part = || text(uri.next().unwrap_or_default());
-    let api = Api {
+    let mut api = Api {
         stage: item.stage,
         request_id: item.request_id.to_owned(),
         verb: text(item.verb),
@@ -22,6 +22,7 @@ pub(super) fn of(item: &frame::Api<'_>, received: Option<String>) -> What {
         name: text(item.name),
         path: part(),
         query: part(),
+        command: Texts::default(),
         method: optional(item.method),
         user: item.user.as_ref().map(user),
         impersonator: item.impersonator.as_ref().map(user),
@@ -37,6 +38,10 @@ pub(super) fn of(item: &frame::Api<'_>, received: Option<String>) -> What {
         response_body: item.response_body.as_ref().map(body),
         truncated: item.truncated.iter().map(|name| (*name).to_owned().into()).collect(),
     };
+    if api.subresource == "exec" {
+        let parameters = form_urlencoded::parse(api.query.as_bytes());
+        api.command = parameters.filter(|(name, _)| name == "command").map(|(_, word)| word).collect();
+    }
     What::Api { api: Box::new(api) }
 }
 

@@ -125,7 +125,7 @@ fn every_field_of_the_schema_can_be_read() {
     let body = json!({"json": {"kind": "Pod"}, "text": "{", "truncated_from": 9});
     api["api"] = json!({
         "stage": "started", "request_id": "1", "verb": "get", "group": "", "version": "v1", "resource": "pods", "subresource": "",
-        "namespace": "prod", "name": "web", "path": "/", "query": "", "method": "GET", "user": user, "impersonator": user,
+        "namespace": "prod", "name": "web", "path": "/", "query": "", "command": ["id"], "method": "GET", "user": user, "impersonator": user,
         "decision": "allowed", "code": 200, "latency_ns": 5, "response_bytes": 6, "received": "2026", "source": "::1",
         "user_agent": "kubectl", "audit_id": "a", "request_body": body, "response_body": body, "truncated": ["path"],
     });

@@ -37,6 +37,9 @@ pub struct Api {
     pub path: String,
     /// What follows `?` in what was asked for.
     pub query: String,
+    /// What an exec is to run, as the query has it.
+    #[serde(default, skip_serializing_if = "Texts::is_empty")]
+    pub command: Texts,
     /// The HTTP method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
@@ -131,6 +134,7 @@ impl Api {
             + optional.into_iter().map(|text| length(text.as_deref())).sum::<usize>()
             + users.sum::<usize>()
             + bodies.sum::<usize>()
+            + self.command.bytes()
             + self.truncated.iter().map(|name| size_of_val(name) + name.len()).sum::<usize>()
     }
 }

@@ -197,6 +197,11 @@ fn requests_say_who_did_what_to_what() {
         api.truncated = vec!["query".into()];
     });
     assert_eq!(changed, "root as alice get secrets/scale.apps prod/ 403cut");
+    let exec = api(|api| {
+        (api.resource, api.subresource, api.name, api.code) = ("pods".into(), "exec".into(), "web".into(), Some(101));
+        api.command = ["sh", "-c", "id; \u{1b}"].iter().collect();
+    });
+    assert_eq!(exec, r"alice get pods/exec prod/web: sh -c $'id; \x1b' 101 after 1ms 234us");
     let begun = api(|api| {
         (api.stage, api.user, api.code) = (ApiStage::Started, None, None);
         (api.resource, api.path) = (String::new(), "/healthz".into());

@@ -51,6 +51,15 @@ fn a_request_is_told_with_all_that_is_known() {
 }
 
 #[test]
+fn what_an_exec_runs_is_decoded() {
+    let api = |subresource, uri| Api { subresource, uri, resource: b"pods", ..Api::default() };
+    let uri = b"/api/v1/namespaces/prod/pods/web/exec?command=sh&command=-c&command=echo+%22%C3%BC%22%3B&stdin=true&command=";
+    let told = |api| [Item::Process(Process { slot: 0, ..PROCESS }), Item::Api(Box::new(api))];
+    check(&told(api(b"exec", uri)), &[("/api/command", json!(["sh", "-c", "echo \"ü\";", ""]))]);
+    check(&told(api(b"log", uri)), &[("/api/command", Value::Null)]);
+}
+
+#[test]
 fn notes_are_kept_until_they_are_taken() {
     let mut assembler = Assembler::new(event::Node { name: "n1".into(), clock_offset_ns: 0 }, &HELLO);
     let long = "x".repeat(5000);

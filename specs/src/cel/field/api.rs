@@ -19,6 +19,7 @@ pub(super) fn of_api<'e>(api: &'e Api, name: &str) -> Option<Field<'e>> {
         "name" => text(&api.name),
         "path" => text(&api.path),
         "query" => text(&api.query),
+        "command" => (!api.command.is_empty()).then_some(Field::List(List::Texts(&api.command))),
         "method" => optional(api.method.as_ref()),
         "user" => api.user.as_ref().map(|user| Field::Object(Object::ApiUser(user))),
         "impersonator" => api.impersonator.as_ref().map(|user| Field::Object(Object::ApiUser(user))),
