@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use knark_specs::audit::Seen;
+use knark_specs::{audit::Seen, frame::Bodies};
 use tokio::sync::{mpsc, watch};
 
 use crate::{exit::UsageError, source::Input};
@@ -38,9 +38,6 @@ pub struct AuditFlags {
     /// Leave out requests of the audit logs that are older than this, such as 30s or 10m; 0s: all that was there before
     #[arg(long, value_name = "DURATION", value_parser = crate::cli::duration, requires = "logs")]
     pub since: Option<Duration>,
-    /// Show bodies of requests and responses, where the audit logs have them; those of Secrets and tokens are left out
-    #[arg(long, requires = "logs")]
-    pub bodies: bool,
 }
 
 /// Audit logs that are there, ready to be read.
@@ -56,8 +53,8 @@ impl AuditFlags {
         !self.logs.is_empty()
     }
 
-    /// Finds the logs. They are nodes from number 0 on.
-    pub fn open(&self) -> anyhow::Result<AuditLogs> {
+    /// Finds the logs, of whose requests bodies may be wanted. They are nodes from number 0 on.
+    pub fn open(&self, bodies: Option<Bodies>) -> anyhow::Result<AuditLogs> {
         let standard_input = self.logs.iter().filter(|path| path.as_os_str() == "-").count();
         ensure!(standard_input < 2, UsageError::because("standard input can be read only once: give --audit-log - once"));
         let since_ns = match self.since {
@@ -70,7 +67,7 @@ impl AuditFlags {
             logs.extend(found);
         }
         let complete = !self.follow && logs.iter().all(Log::is_complete);
-        let feeds = (0..).zip(logs).map(|(node, log)| Feed::new(node, log, since_ns, self.bodies)).collect();
+        let feeds = (0..).zip(logs).map(|(node, log)| Feed::new(node, log, since_ns, bodies)).collect();
         Ok(AuditLogs { feeds, complete })
     }
 }

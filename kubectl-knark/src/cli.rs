@@ -59,6 +59,20 @@ pub fn parse() -> anyhow::Result<Cli> {
     Ok(Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit()))
 }
 
+/// A number of bytes, such as `4096`, `512K` or `32Mi`; units are powers of 1024.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let unit: u64 = match unit {
+        "" => 1,
+        "K" | "k" | "Ki" | "KiB" => 1 << 10,
+        "M" | "m" | "Mi" | "MiB" => 1 << 20,
+        "G" | "g" | "Gi" | "GiB" => 1 << 30,
+        _ => return Err(format!("{unit:?} is no unit: use K, M or G")),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    bytes.ok_or_else(|| format!("{text:?} is no size: write a number and a unit, such as 512K or 32M"))
+}
+
 /// A duration as kubectl's flags take it.
 pub fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| format!("{text:?} is no duration: write a number and a unit, such as 30s or 10m"))

@@ -1,6 +1,7 @@
 //! `kubectl knark`: what pods execute and which files they touch, live, with nothing installed in the cluster.
 
 mod audit;
+mod bodies;
 mod cli;
 mod cluster;
 mod commands;

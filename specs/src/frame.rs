@@ -17,6 +17,9 @@ pub const PROCESS_SLOTS: u32 = 16_384;
 /// How many container slots a tracer may use. Slot 0 is the host itself and is never defined.
 pub const CONTAINER_SLOTS: u32 = 4_096;
 
+/// Longest part of a body that can be asked for, in bytes: two of them fit into a message.
+pub const BODY_BYTES_AT_MOST: u32 = 1 << 20;
+
 /// A message from the tracer to the plugin.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub enum Up {
@@ -265,6 +268,20 @@ pub struct Plan {
     /// Requests to the Kubernetes API, of every API server on the node, whatever the target.
     #[cbor(n(7), default)]
     pub api: bool,
+    /// What those that change something carry and are answered; `None`: not wanted.
+    #[n(8)]
+    pub bodies: Option<Bodies>,
+}
+
+/// How bodies of requests and responses are wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Bodies {
+    /// Of each, so many bytes as they are in the API server's memory; a tracer takes at most [`BODY_BYTES_AT_MOST`].
+    #[n(0)]
+    pub limit: u32,
+    /// What gives access isn't taken out.
+    #[n(1)]
+    pub show_secrets: bool,
 }
 
 /// Which executions and file operations are wanted.
@@ -364,11 +381,13 @@ mod tests {
         let mut plan = Plan { file: true, ..Plan::default() };
         let with = |plan: &Plan| minicbor::to_vec(plan).unwrap();
         let mut older = with(&plan);
-        // Whether requests are wanted came later still, and wishes before that are null.
-        assert_eq!(older.split_off(older.len() - 2), [0xf6, 0xf4]);
+        // Whether requests are wanted came later still, and their bodies last; wishes before that are null.
+        let later = older.split_off(older.len() - 2);
         older[0] -= 2;
+        assert_eq!(later, [0xf6, 0xf4]);
         assert_eq!(minicbor::decode::<Plan>(&older).unwrap(), plan);
         plan.api = true;
+        plan.bodies = Some(Bodies { limit: 1 << 16, show_secrets: true });
         plan.want = Some(Want {
             exec: Wanted::Paths(Vec::new()),
             file: vec![

@@ -27,6 +27,7 @@
 pub mod alert;
 pub mod assemble;
 pub mod audit;
+pub mod body;
 pub mod cases;
 pub mod cel;
 pub mod config;

@@ -41,11 +41,16 @@ impl Drop for ApiServer {
 impl ApiServer {
     /// Starts it, and waits until it is ready. `KNARK_API_SERVER` names another program than the test cluster's.
     pub fn start() -> Self {
+        Self::auditing("Metadata")
+    }
+
+    /// The same with an audit log of this level, such as `RequestResponse`, in which bodies are.
+    pub fn auditing(level: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("a file can be written");
         let admin = "admin-token,admin,uid-admin,\"system:masters\"\n";
         write("tokens.csv", &format!("{admin}alice-token,alice,uid-alice,\"dev,ops\"\nbob-token,bob,uid-bob\n"));
-        write("audit-policy.yaml", "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n");
+        write("audit-policy.yaml", &format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{{level: {level}}}]\n"));
         for arguments in [
             "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out accounts.key",
             "pkey -in accounts.key -pubout -out accounts.pub",

@@ -18,6 +18,7 @@ pub static CONFIG: Config = Config {
     regs_size: 0,
     anywhere: 0,
     somewhere: 0,
+    body_bytes: 0,
 };
 
 /// Offsets in this kernel's structures.

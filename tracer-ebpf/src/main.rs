@@ -6,7 +6,7 @@
 //! - `wanted`: the same for what is done to a file, as soon as that and the path are known
 //! - `scratch`: memory to build records in
 //! - `record`: building a record and handing it over, or counting its loss
-//! - `go`: registers, texts and maps of Go programs; `api`: steps of requests to the Kubernetes API
+//! - `go`: registers, texts and maps of Go programs; `api`: steps of requests to the Kubernetes API; `body`: what they carry
 //! - `head`, `file`, `walk`, `call`: what goes into a record
 //!
 //! Nothing here knows policies. No program stops, slows or changes what it watches. The programs are loaded separately:
@@ -18,6 +18,7 @@
 #![feature(core_intrinsics)]
 
 mod api;
+mod body;
 mod call;
 mod file;
 mod go;

@@ -36,6 +36,11 @@ pub static EXES: HashMap<ExeKey, u8> = HashMap::with_max_entries(64, 0);
 #[map]
 pub static API_SERVERS: HashMap<u32, ApiLayout> = HashMap::with_max_entries(16, 0);
 
+/// Goroutines that have read a request's body, by process and number: how much of the response they have written so far. One that
+/// never does is forgotten in its turn.
+#[map]
+pub static API_RESPONSES: LruHashMap<[u64; 2], u64> = LruHashMap::with_max_entries(8192, 0);
+
 /// What is wanted of which paths; see `knark_abi::WantedKey`.
 #[map]
 pub static WANTED: LpmTrie<[u8; WANTED_BYTES], u32> = LpmTrie::with_max_entries(1, 0);

@@ -107,20 +107,20 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
         let mut tracer = Tracer {
             containers: Containers::new(plan.target.clone(), hierarchy, self.own_pod.clone()),
             outbox: Arc::clone(&self.outbox),
-            plan,
             wanted: options.wanted,
             processes: Processes::default(),
             args: bpf::Args::default(),
             hold: Hold::default(),
             batch: Vec::with_capacity(batch::FULL * 2),
             sent: 0,
-            requests: Requests::default(),
+            requests: Requests::new(plan.bodies.is_some_and(|bodies| bodies.show_secrets)),
             judge: Judge::default(),
             condemned: Vec::new(),
             requests_sent: 0,
             filtered: 0,
             incomplete: false,
             mkdirs_lost: 0,
+            plan,
         };
         // Verdicts that are there already spare holding what they judge.
         let stopped = self.obey(&mut tracer, &mut probes)?;
@@ -274,6 +274,7 @@ impl Tracer {
     fn take(&mut self, bytes: &[u8], record: &Record<'_>) {
         match record {
             Record::Api(step) => return self.take_step(step),
+            Record::ApiBody(piece) => return self.requests.add(piece),
             Record::CgroupMkdir(made) => return self.containers.add(made.id, made.parent, made.path),
             Record::CgroupRmdir(gone) => return self.containers.remove(gone.id),
             _ => {}
@@ -340,7 +341,7 @@ impl Tracer {
                 let process = self.processes.slot(head, container, &mut self.batch);
                 encode::exit(exit, process, &mut self.batch);
             }
-            Record::Api(_) | Record::CgroupMkdir(_) | Record::CgroupRmdir(_) => {}
+            Record::Api(_) | Record::ApiBody(_) | Record::CgroupMkdir(_) | Record::CgroupRmdir(_) => {}
         }
         self.sent += u64::from(event);
         if self.batch.len() >= batch::FULL {
@@ -356,8 +357,9 @@ impl Tracer {
             (self.plan.file, counters.path()),
             (self.plan.exit, counters.exit()),
         ];
-        // Of requests only lost steps are counted there; each loses what its request's event would have said, or the event.
-        let steps = counters.api();
+        // Of requests only lost steps and pieces of bodies are counted there; each loses what its request's event would have said, or
+        // the event.
+        let (steps, pieces) = (counters.api(), counters.api_body());
         let sum =
             |of: fn(&bpf::Count) -> u64| kinds.iter().filter(|(wanted, _)| *wanted).map(|(_, count)| of(count)).sum::<u64>();
         // New cgroups whose records were lost may have inherited nothing, and so send nothing that would tell of them.
@@ -365,8 +367,11 @@ impl Tracer {
         self.incomplete |= mkdirs_lost > std::mem::replace(&mut self.mkdirs_lost, mkdirs_lost);
         let skipped = counters.missed.unwrap_or(0) + counters.scope_lost + self.containers.blind();
         let lost = [
-            (Stage::Ring, sum(|count| count.lost_ring) + steps.lost_ring),
-            (Stage::InFlight, sum(|count| count.lost_inflight) + steps.lost_inflight + self.requests.given_up()),
+            (Stage::Ring, sum(|count| count.lost_ring) + steps.lost_ring + pieces.lost_ring),
+            (
+                Stage::InFlight,
+                sum(|count| count.lost_inflight) + steps.lost_inflight + pieces.lost_inflight + self.requests.given_up(),
+            ),
             // Records that aren't understood have been seen and emitted.
             (Stage::Probe, skipped + probes.malformed()),
             (Stage::Held, self.hold.lost()),
@@ -377,6 +382,7 @@ impl Tracer {
                 + skipped
                 + self.requests_sent
                 + steps.lost()
+                + pieces.lost()
                 + self.requests.given_up(),
             filtered: self.filtered,
             sent: self.sent,

@@ -2,7 +2,7 @@
 
 use knark_specs::{
     audit::{self, NoRecord, Piece, Seen, Splitter},
-    frame::{Batch, Ending, Hello, Item, Probe, Stage, Status, Up},
+    frame::{Batch, Bodies, Ending, Hello, Item, Probe, Stage, Status, Up},
 };
 
 use super::log::{Log, Next};
@@ -20,7 +20,7 @@ pub struct Feed {
 struct Told {
     /// Older requests aren't wanted.
     since_ns: u64,
-    bodies: bool,
+    bodies: Option<Bodies>,
     /// Items that were not passed on yet.
     items: Vec<u8>,
     batches: u64,
@@ -45,7 +45,7 @@ pub enum Step {
 
 impl Feed {
     /// A log of which nothing has been read. Requests from before `since_ns` (since the epoch) are left out.
-    pub fn new(node: u32, log: Log, since_ns: u64, bodies: bool) -> Self {
+    pub fn new(node: u32, log: Log, since_ns: u64, bodies: Option<Bodies>) -> Self {
         let mut items = Vec::new();
         put(&audit::process(), &mut items);
         let told = Told { since_ns, bodies, items, batches: 0, sent: 0, filtered: 0, repeated: 0, unreadable: 0, time_ns: 0 };

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     audit::{AuditFlags, AuditLogs},
+    bodies::BodyFlags,
     cluster::{self, ClusterRequest, ConnectionFlags, TargetFlags, TracerFlags},
     exit::Exit,
     filter::{Filter, Kind, RequestFilter},
@@ -79,6 +80,8 @@ pub struct Args {
     output: OutputFlags,
     #[command(flatten)]
     requests: RequestFilter,
+    #[command(flatten)]
+    bodies: BodyFlags,
     #[command(flatten)]
     policies: PolicyFlags,
     #[command(flatten)]
@@ -312,16 +315,9 @@ fn session_key() -> anyhow::Result<SigningKey> {
 
 /// `4096`, `512K`, `32M`: what the kernel takes is a power of two of whole pages.
 fn ring_bytes(text: &str) -> Result<u32, String> {
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let unit: u32 = match unit {
-        "" => 1,
-        "K" | "k" | "Ki" | "KiB" => 1 << 10,
-        "M" | "m" | "Mi" | "MiB" => 1 << 20,
-        "G" | "g" | "Gi" | "GiB" => 1 << 30,
-        _ => return Err(format!("{unit:?} is no unit: use K, M or G")),
-    };
-    let bytes = number.parse::<u32>().ok().and_then(|number| number.checked_mul(unit));
-    bytes
+    let bytes = crate::cli::bytes(text)?;
+    u32::try_from(bytes)
+        .ok()
         .filter(|bytes| bytes.is_power_of_two() && *bytes >= 4096)
         .ok_or_else(|| "a kernel buffer has a power of two of bytes, from 4K to 2G".to_owned())
 }

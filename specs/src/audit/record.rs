@@ -5,7 +5,8 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use crate::{
-    frame::{Api, ApiBody, ApiDecision, ApiStage, ApiUser, Item},
+    body::{self, Subject},
+    frame::{Api, ApiBody, ApiDecision, ApiStage, ApiUser, BODY_BYTES_AT_MOST, Bodies, Item},
     redact,
 };
 
@@ -17,8 +18,6 @@ const GROUP_AT_MOST: usize = 1 << 10;
 const GROUPS_AT_MOST: usize = 256;
 /// Of what is no audit event, so much is quoted, in bytes.
 const QUOTE_AT_MOST: usize = 300;
-/// Longer bodies are cut, in bytes: two of them fit into a message.
-const BODY_AT_MOST: usize = 1 << 20;
 
 /// A request as an audit event tells of it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -136,15 +135,21 @@ struct Body {
 }
 
 /// Reads one event. `None`: it tells nothing that another one doesn't, or is what is left of a list. Bodies are left out unless
-/// `bodies` is set; those of Secrets and tokens always are.
+/// they are wanted.
 ///
 /// # Errors
 /// It isn't an audit event.
-pub fn parse(json: &[u8], bodies: bool) -> Result<Option<Record>, NoRecord> {
-    if bodies { read::<Text<'_>>(json, Body::of) } else { read::<IgnoredAny>(json, |_| None) }
+pub fn parse(json: &[u8], bodies: Option<Bodies>) -> Result<Option<Record>, NoRecord> {
+    match bodies {
+        Some(bodies) => read::<Text<'_>>(json, |text, subject| Body::of(text, subject, bodies)),
+        None => read::<IgnoredAny>(json, |_, _| None),
+    }
 }
 
-fn read<'a, B: Deserialize<'a> + Default>(json: &'a [u8], body: fn(&B) -> Option<Body>) -> Result<Option<Record>, NoRecord> {
+fn read<'a, B: Deserialize<'a> + Default>(
+    json: &'a [u8],
+    body: impl Fn(&B, &Subject<'_>) -> Option<Body>,
+) -> Result<Option<Record>, NoRecord> {
     let event: Event<B> = serde_json::from_slice(json).map_err(|error| NoRecord::Json(quoted(error.to_string())))?;
     // The events of a list have neither.
     if !matches!(event.api_version.as_str(), "" | "audit.k8s.io/v1") {
@@ -175,7 +180,6 @@ fn read<'a, B: Deserialize<'a> + Default>(json: &'a [u8], body: fn(&B) -> Option
     let received_ns = time("requestReceivedTimestamp", &event.request_received_timestamp)?;
     let stage_ns = time("stageTimestamp", &event.stage_timestamp)?;
     let object = event.object_ref.unwrap_or_default();
-    let shows_body = !is_secret(&object);
     let (user, impersonator) = users(event.user, event.impersonated_user);
     let decision = event.annotations.unwrap_or_default().decision;
     let mut record = Record {
@@ -209,8 +213,13 @@ fn read<'a, B: Deserialize<'a> + Default>(json: &'a [u8], body: fn(&B) -> Option
             ("", Some(401)) => Some(ApiDecision::Unauthenticated),
             _ => None,
         };
-        record.request_body = event.request_object.as_ref().filter(|_| shows_body).and_then(body);
-        record.response_body = event.response_object.as_ref().filter(|_| shows_body).and_then(body);
+        let Object { api_group: group, resource, subresource, .. } = &record.object;
+        let subject = Subject { group, resource, subresource };
+        record.request_body = event.request_object.as_ref().and_then(|text| body(text, &subject));
+        record.response_body = event.response_object.as_ref().and_then(|text| body(text, &subject));
+        for (field, body) in [("request_body", &record.request_body), ("response_body", &record.response_body)] {
+            record.truncated.extend(body.as_ref().and_then(|body| body.truncated_from).map(|_| field));
+        }
     }
     record.bound();
     Ok(Some(record))
@@ -312,11 +321,16 @@ impl User {
 }
 
 impl Body {
-    fn of(text: &Text<'_>) -> Option<Self> {
+    fn of(text: &Text<'_>, subject: &Subject<'_>, wanted: Bodies) -> Option<Self> {
         let bytes = text.0?.get().as_bytes();
-        let kept = &bytes[..bytes.len().min(BODY_AT_MOST)];
+        let kept = &bytes[..bytes.len().min(wanted.limit.min(BODY_BYTES_AT_MOST) as usize)];
         let truncated_from = (kept.len() < bytes.len()).then(|| u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-        Some(Self { bytes: kept.to_vec(), truncated_from })
+        if wanted.show_secrets {
+            return Some(Self { bytes: kept.to_vec(), truncated_from });
+        }
+        let mut read = body::read(kept, truncated_from);
+        body::redact(subject, &mut read);
+        Some(Self { bytes: body::write(&read), truncated_from: read.truncated_from })
     }
 
     fn item(&self) -> ApiBody<'_> {
@@ -350,14 +364,6 @@ fn method(verb: &str, object: &Object, code: Option<u16>) -> &'static str {
         "get" | "list" | "watch" if object.resource.is_empty() || !doubtful => "GET",
         _ => "",
     }
-}
-
-/// Whether its bodies hold what gives access.
-fn is_secret(object: &Object) -> bool {
-    matches!(
-        (object.resource.as_str(), object.subresource.as_str()),
-        ("secrets" | "tokenreviews", _) | ("serviceaccounts", "token")
-    )
 }
 
 fn time(field: &'static str, text: &str) -> Result<u64, NoRecord> {

@@ -7,9 +7,10 @@ use super::*;
 use crate::{
     assemble::Assembler,
     event::{self, Api, ApiDecision, ApiStage, What},
-    frame::Hello,
+    frame::{BODY_BYTES_AT_MOST, Bodies, Hello},
 };
 
+const WHOLE: Option<Bodies> = Some(Bodies { limit: BODY_BYTES_AT_MOST, show_secrets: false });
 const LOG: &str = include_str!("tests/audit.log");
 
 fn events(records: &[Record]) -> Vec<Api> {
@@ -40,7 +41,7 @@ fn events(records: &[Record]) -> Vec<Api> {
 }
 
 fn record(event: &Value) -> Record {
-    parse(event.to_string().as_bytes(), true).unwrap().unwrap()
+    parse(event.to_string().as_bytes(), WHOLE).unwrap().unwrap()
 }
 
 fn event() -> Value {
@@ -78,7 +79,7 @@ const RUBBISH: &str = "this is not JSON";
 
 #[test]
 fn a_real_log_tells_its_requests() {
-    let records: Vec<_> = LOG.lines().filter_map(|line| parse(line.as_bytes(), false).unwrap()).collect();
+    let records: Vec<_> = LOG.lines().filter_map(|line| parse(line.as_bytes(), None).unwrap()).collect();
     let events = events(&records);
     let told: Vec<_> = events
         .iter()
@@ -99,7 +100,7 @@ fn a_real_log_tells_its_requests() {
 #[test]
 fn all_that_an_event_says_is_there() {
     let line = LOG.lines().find(|line| line.contains("impersonatedUser") && line.contains("ResponseComplete")).unwrap();
-    let api = events(&[parse(line.as_bytes(), true).unwrap().unwrap()]).remove(0);
+    let api = events(&[parse(line.as_bytes(), WHOLE).unwrap().unwrap()]).remove(0);
     let body = api.response_body.clone().unwrap().json.unwrap();
     assert_eq!((&body["kind"], &body["code"]), (&json!("Status"), &json!(403)));
     let want = json!({
@@ -118,7 +119,7 @@ fn all_that_an_event_says_is_there() {
 #[test]
 fn the_beginning_and_the_end_of_a_watch_belong_together() {
     let watch: Vec<_> = LOG.lines().filter(|line| line.contains("\"verb\":\"watch\"")).collect();
-    let records: Vec<_> = watch.iter().filter_map(|line| parse(line.as_bytes(), true).unwrap()).collect();
+    let records: Vec<_> = watch.iter().filter_map(|line| parse(line.as_bytes(), WHOLE).unwrap()).collect();
     let events = events(&records);
     assert_eq!(events.iter().map(|api| api.stage).collect::<Vec<_>>(), [ApiStage::Started, ApiStage::Complete]);
     assert_eq!(events[0].request_id, events[1].request_id);
@@ -152,21 +153,24 @@ fn bodies_are_shown_where_asked_for_and_not_secret() {
     let mut event = event();
     event["requestObject"] = json!({"data": {"a": "b"}});
     assert_eq!(body(&event).unwrap().json.unwrap(), event["requestObject"]);
-    assert_eq!(events(&[parse(event.to_string().as_bytes(), false).unwrap().unwrap()])[0].request_body, None);
+    assert_eq!(events(&[parse(event.to_string().as_bytes(), None).unwrap().unwrap()])[0].request_body, None);
     event["requestObject"] = json!("x".repeat(3 << 20));
     let cut = body(&event).unwrap();
     assert_eq!((cut.truncated_from, cut.text.map(|text| text.len())), (Some((3 << 20) + 2), Some(1 << 20)));
     let numbers = format!("[{}0]", "0, ".repeat(1 << 20));
     let text =
         super::tests::event().to_string().replacen('{', &format!("{{\"responseObject\": {numbers},\"requestObject\": null,"), 1);
-    let api = events(&[parse(text.as_bytes(), true).unwrap().unwrap()]).remove(0);
+    let api = events(&[parse(text.as_bytes(), WHOLE).unwrap().unwrap()]).remove(0);
     let cut = api.response_body.unwrap();
     assert_eq!((cut.truncated_from, cut.text.as_deref()), (Some(numbers.len() as u64), Some(&numbers[..1 << 20])));
     assert_eq!(api.request_body, None);
-    for (resource, subresource) in [("secrets", ""), ("serviceaccounts", "token"), ("tokenreviews", "")] {
-        event["objectRef"] = json!({"resource": resource, "subresource": subresource});
-        assert_eq!(body(&event), None, "{resource}");
-    }
+    assert_eq!(api.truncated, ["response_body"]);
+    event["objectRef"] = json!({"resource": "secrets"});
+    event["requestObject"] = json!({"kind": "Secret", "metadata": {"name": "s"}, "data": {"a": "aGlkZGVu"}});
+    assert!(!format!("{:?}", body(&event).unwrap()).contains("aGlkZGVu"));
+    let shown = Some(Bodies { limit: 1 << 10, show_secrets: true });
+    let api = events(&[parse(event.to_string().as_bytes(), shown).unwrap().unwrap()]).remove(0);
+    assert_eq!(api.request_body.unwrap().json.unwrap(), event["requestObject"]);
 }
 
 #[test]
@@ -187,7 +191,7 @@ fn what_is_no_audit_event_says_why() {
     let wrong = |change: fn(&mut Value)| {
         let mut event = event();
         change(&mut event);
-        parse(event.to_string().as_bytes(), true).unwrap_err().to_string()
+        parse(event.to_string().as_bytes(), WHOLE).unwrap_err().to_string()
     };
     for (error, mark) in [
         (wrong(|event| event["apiVersion"] = json!("audit.k8s.io/v1beta1")), "v1beta1"),
@@ -203,7 +207,7 @@ fn what_is_no_audit_event_says_why() {
     ] {
         assert!(error.contains(mark) || mark == "verb" && error.contains("invalid type"), "{mark}: {error}");
     }
-    assert_eq!(parse(br#"{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[]}"#, true).unwrap(), None);
+    assert_eq!(parse(br#"{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[]}"#, WHOLE).unwrap(), None);
 }
 
 #[test]
@@ -215,7 +219,7 @@ fn what_is_no_audit_event_is_not_quoted_at_length() {
         if field == "apiVersion" {
             event[field] = json!(format!("audit.k8s.io/{long}"));
         }
-        let error = parse(event.to_string().as_bytes(), true).unwrap_err().to_string();
+        let error = parse(event.to_string().as_bytes(), WHOLE).unwrap_err().to_string();
         assert!(error.contains('…') && error.len() < 2000, "{field}: {} bytes", error.len());
     }
 }
@@ -300,7 +304,7 @@ fn a_file_that_is_being_compressed_is_one_file() {
 fn any_piece(bytes: &[u8], step: usize) -> (usize, usize) {
     let (mut splitter, mut good, mut bad) = (Splitter::default(), 0, 0);
     let mut each = |piece: Piece<'_>| match piece {
-        Piece::Object { json, .. } => match parse(json, true) {
+        Piece::Object { json, .. } => match parse(json, WHOLE) {
             Ok(Some(record)) => {
                 let item = minicbor::to_vec(record.item()).unwrap();
                 assert!(crate::frame::items(&item).all(|item| item.is_ok()));

@@ -1,8 +1,13 @@
 //! Any bytes as an audit log: requests, or what is wrong, however the bytes come in.
 #![no_main]
 
-use knark_specs::audit::{Piece, Splitter, parse, series};
+use knark_specs::{
+    audit::{Piece, Splitter, parse, series},
+    frame::Bodies,
+};
 use libfuzzer_sys::fuzz_target;
+
+const BODIES: Option<Bodies> = Some(Bodies { limit: 1 << 16, show_secrets: false });
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((step, bytes)) = bytes.split_first() else { return };
@@ -10,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
         let (mut splitter, mut found) = (Splitter::default(), Vec::new());
         let mut each = |piece: Piece<'_>| match piece {
             Piece::Object { line, json } => {
-                if let Ok(Some(record)) = parse(json, true) {
+                if let Ok(Some(record)) = parse(json, BODIES) {
                     drop(record.item());
                 }
                 found.push((line, json.len()));

@@ -23,6 +23,19 @@ pub mod site {
     pub const COUNT: usize = 8;
 }
 
+/// `Header::op` of [`crate::kind::API_BODY`] records: whose body it is.
+pub mod body {
+    /// The request's.
+    pub const REQUEST: u8 = 0;
+    /// The response's.
+    pub const RESPONSE: u8 = 1;
+}
+
+/// Bytes of a body that one record carries.
+pub const API_CHUNK: usize = 8 << 10;
+/// Bytes of a body that can be copied at most, all records together.
+pub const API_BODY_BYTES: usize = 1 << 20;
+
 /// Texts that a record has room for.
 pub const API_TEXTS: usize = 28;
 /// The place of a user's first group among the texts.
@@ -62,6 +75,25 @@ pub struct ApiBody {
     pub pad: u32,
 }
 const _: () = assert!(size_of::<ApiBody>() == 96);
+
+/// Follows the header of a piece of a body; then `len` bytes of it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ApiChunk {
+    /// The goroutine.
+    pub goroutine: u64,
+    /// The one that started it.
+    pub parent: u64,
+    /// Where the bytes belong, counted from the body's front.
+    pub offset: u64,
+    /// How long the body is; of a response, which may be written in pieces, as far as it has come.
+    pub total: u64,
+    /// How many bytes there are. None: the body is empty, the rest of it isn't wanted, or it could not be read.
+    pub len: u32,
+    /// Zero.
+    pub pad: u32,
+}
+const _: () = assert!(size_of::<ApiChunk>() == 40);
 
 /// The three servers that Go programs have for HTTP: which one ends a request.
 pub mod server {

@@ -96,8 +96,10 @@ pub struct Config {
     pub anywhere: u32,
     /// ... and those that are wanted on some paths.
     pub somewhere: u32,
+    /// Bytes of each body of a request to the API, and of its response, that are wanted; 0: none.
+    pub body_bytes: u32,
 }
-const _: () = assert!(size_of::<Config>() == 48);
+const _: () = assert!(size_of::<Config>() == 52);
 
 /// How to read a call's arguments: each field is the argument's index, or one of the constants below.
 #[repr(C)]

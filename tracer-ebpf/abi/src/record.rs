@@ -20,8 +20,10 @@ pub mod kind {
     pub const SCOPE: u8 = 7;
     /// A step of a request to the Kubernetes API.
     pub const API: u8 = 8;
+    /// A piece of a request's or response's body.
+    pub const API_BODY: u8 = 9;
     /// How many kinds there are.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
 }
 
 /// What the walk of a path found out; one byte per path.
@@ -98,7 +100,7 @@ pub struct Header {
     pub len: u32,
     /// See [`kind`].
     pub kind: u8,
-    /// See [`Op`], and [`crate::site`] for requests to the API; 0 where the kind says it all.
+    /// See [`Op`], and [`crate::site`] and [`crate::body`] for requests to the API; 0 where the kind says it all.
     pub op: u8,
     /// The verdict that let it through, see [`crate::verdict`].
     pub verdict: u8,

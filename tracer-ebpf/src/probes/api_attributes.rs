@@ -5,6 +5,7 @@ use knark_abi::site;
 
 use crate::{
     api::{TEXT_BYTES, URI_BYTES, layout, step, texts, user},
+    body,
     go::{argument, knark_api_groups},
 };
 
@@ -18,6 +19,7 @@ pub fn api_attributes(ctx: ProbeContext) -> u32 {
         return 0;
     }
     let Some(layout) = layout() else { return 0 };
+    body::forget(&ctx, layout);
     step(&ctx, site::ATTRIBUTES, layout, |number, _| {
         let groups = user(number, layout, attributes + u64::from(layout.attributes_user));
         texts!(number, attributes, 2, [

@@ -13,7 +13,7 @@ use gobin::{
 use knark_abi::{ApiLayout, server};
 use serde::{Deserialize, Serialize};
 
-use super::code::{self, Call, Machine};
+use super::code::{self, Call, Machine, Words};
 
 /// A larger program isn't looked into, in bytes.
 pub const MAX_PROGRAM: u64 = 192 << 20;
@@ -33,6 +33,8 @@ pub struct Build {
     pub layout: ApiLayout,
     /// Where probes go.
     pub sites: Vec<Site>,
+    /// Where those for bodies go; or what it lacks for that, in words.
+    pub bodies: Result<Vec<Site>, String>,
 }
 
 /// A place for a probe.
@@ -75,7 +77,21 @@ pub fn inspect(program: &[u8]) -> Result<Build, Misfit> {
         go: go.to_owned(),
         layout: layout(&types, &functions, servers, go)?,
         sites,
+        bodies: bodies(&functions).map_err(|misfit| misfit.to_string()),
     })
+}
+
+/// Both or none: without the request's, nobody knows which responses are wanted.
+fn bodies(functions: &Functions<'_>) -> Result<Vec<Site>, Misfit> {
+    let api = |name: &str| format!("{APISERVER}endpoints/handlers{name}");
+    let read = functions.address(&api(".limitedReadBody"))?;
+    let reader = api(".limitedReadBodyWithRecordMetric");
+    let requests = functions.one(&reader, |one| functions.results(one, Call::To(read), Words::Three))?;
+    let writer = api("/responsewriters.(*deferredResponseWriter).Write");
+    let responses = functions.one(&writer, |one| functions.arguments(one))?;
+    let all = [("api_request_body", requests), ("api_response_body", responses)];
+    let site = |program, offset| Site { program: Cow::Borrowed(program), offset };
+    Ok(all.into_iter().flat_map(|(program, places)| places.into_iter().map(move |offset| site(program, offset))).collect())
 }
 
 const APISERVER: &str = "k8s.io/apiserver/pkg/";
@@ -91,9 +107,12 @@ fn sites(functions: &Functions<'_>) -> Result<(Vec<Site>, [bool; server::COUNT])
     add("api_begin", functions.closures("withAuditInit", |one| functions.arguments(one)))?;
     add("api_audit_id", functions.one(&api("audit.WithAuditID"), |one| functions.arguments(one)))?;
     let authenticate = api("authentication/request/union.(*unionAuthRequestHandler).AuthenticateRequest");
-    add("api_user", functions.one(&authenticate, |one| functions.results(one, Call::Indirect)))?;
+    add("api_user", functions.one(&authenticate, |one| functions.results(one, Call::Indirect, Words::Two)))?;
     let attributes = functions.address(&api("endpoints/filters.GetAuthorizerAttributes"))?;
-    add("api_attributes", functions.closures("withAuthorization", |one| functions.results(one, Call::To(attributes))))?;
+    add(
+        "api_attributes",
+        functions.closures("withAuthorization", |one| functions.results(one, Call::To(attributes), Words::Two)),
+    )?;
     let forbidden = api("endpoints/handlers/responsewriters.Forbidden");
     add("api_denied", functions.one(&forbidden, |one| functions.arguments(one)))?;
     let aborted = api("endpoints/metrics.RecordRequestAbort");
@@ -229,8 +248,8 @@ impl<'b> Functions<'b> {
         self.file_offset(function.0, code::arguments(self.machine, self.code(function)?, function.0)?)
     }
 
-    fn results(&self, function: (u64, usize), call: Call) -> Option<u64> {
-        self.file_offset(function.0, code::results(self.machine, self.code(function)?, function.0, call)?)
+    fn results(&self, function: (u64, usize), call: Call, error: Words) -> Option<u64> {
+        self.file_offset(function.0, code::results(self.machine, self.code(function)?, function.0, call, error)?)
     }
 
     fn code(&self, (address, length): (u64, usize)) -> Option<&'b [u8]> {

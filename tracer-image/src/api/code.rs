@@ -26,6 +26,15 @@ pub enum Call {
     Indirect,
 }
 
+/// How many words a call returns before its error, each in a register of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Words {
+    /// An interface, or a pointer and a truth value.
+    Two,
+    /// A slice.
+    Three,
+}
+
 /// Where, in bytes from the function's front, its arguments are all in their registers, and where it comes by once each time that it is
 /// called: before, it may be begun again after its stack has grown.
 pub fn arguments(machine: Machine, code: &[u8], address: u64) -> Option<usize> {
@@ -46,16 +55,19 @@ pub fn arguments(machine: Machine, code: &[u8], address: u64) -> Option<usize> {
 }
 
 /// Where, in bytes from the function's front, what the call returned is in its registers: at the conditional jump on the error that
-/// is its second result, being an interface like the first (or its third, after two words).
-pub fn results(machine: Machine, code: &[u8], address: u64, call: Call) -> Option<usize> {
+/// is its last result, after so many words.
+pub fn results(machine: Machine, code: &[u8], address: u64, call: Call, error: Words) -> Option<usize> {
     match machine {
         Machine::Amd64 => {
+            let register = match error {
+                Words::Two => Register::RCX,
+                Words::Three => Register::RDI,
+            };
             let all = || instructions(code, address);
             let after = |at: usize| {
                 let mut next = all().skip(at + 1).skip_while(is_nop).take(2);
                 let (test, jump) = (next.next()?, next.next()?);
-                let of_error =
-                    test.mnemonic() == Mnemonic::Test && [test.op0_register(), test.op1_register()] == [Register::RCX; 2];
+                let of_error = test.mnemonic() == Mnemonic::Test && [test.op0_register(), test.op1_register()] == [register; 2];
                 (of_error && matches!(jump.mnemonic(), Mnemonic::Je | Mnemonic::Jne)).then(|| offset(jump.ip(), address))?
             };
             let calls = all().enumerate().filter(|(_, one)| match call {
@@ -70,8 +82,12 @@ pub fn results(machine: Machine, code: &[u8], address: u64, call: Call) -> Optio
                 Call::To(target) => word >> 26 == 0b10_0101 && branch(address, at, word) == Some(target),
                 Call::Indirect => word & 0xffff_fc1f == 0xd63f_0000,
             };
-            // cbz or cbnz of x2
-            let on_error = |word: u32| word & 0xfe00_001f == 0xb400_0002;
+            let register = match error {
+                Words::Two => 2,
+                Words::Three => 3,
+            };
+            // cbz or cbnz
+            let on_error = |word: u32| word & 0xfe00_001f == 0xb400_0000 | register;
             let nop = |word: &&u32| **word == 0xd503_201f;
             all.iter().enumerate().filter(|(at, word)| is_call(*at, **word)).find_map(|(at, _)| {
                 let rest = all.get(at + 1..)?;
@@ -110,7 +126,7 @@ fn branch(address: u64, at: usize, word: u32) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Call::*, Machine::*, *};
+    use super::{Call::*, Machine::*, Words::*, *};
 
     /// `lea r12, [rsp-0x158]; cmp r12, [r14+0x10]; jbe; push rbp; mov rbp, rsp`, then a call to what lies 0x676 further,
     /// `test rcx, rcx; jne`, and `call rcx; nop; test rcx, rcx; je`.
@@ -143,19 +159,27 @@ mod tests {
     #[test]
     fn results_are_there_at_the_jump_on_the_error() {
         let address = 0x1f0_a480;
-        assert_eq!(results(Amd64, AMD64, address, To(address + 0x1b + 0x65b)), Some(0x1e));
-        assert_eq!(results(Amd64, AMD64, address, Indirect), Some(0x2f));
-        assert_eq!(results(Amd64, AMD64, address, To(address)), None);
+        assert_eq!(results(Amd64, AMD64, address, To(address + 0x1b + 0x65b), Two), Some(0x1e));
+        assert_eq!(results(Amd64, AMD64, address, Indirect, Two), Some(0x2f));
+        assert_eq!(results(Amd64, AMD64, address, To(address), Two), None);
+        assert_eq!(results(Amd64, AMD64, address, Indirect, Three), None);
         // another register is looked at
         let mut other = AMD64.to_vec();
         other[0x1d] = 0xc0;
-        assert_eq!(results(Amd64, &other, address, To(address + 0x1b + 0x65b)), None);
+        assert_eq!(results(Amd64, &other, address, To(address + 0x1b + 0x65b), Two), None);
+        // test rdi, rdi
+        other[0x1d] = 0xff;
+        assert_eq!(results(Amd64, &other, address, To(address + 0x1b + 0x65b), Three), Some(0x1e));
 
         // bl to 0x2000 words before; nop; cbnz x2; blr x3; cbz x2
         let code = arm64(&[0x97ff_e000, 0xd503_201f, 0xb500_0642, 0xd63f_0060, 0xb400_0082]);
-        assert_eq!(results(Arm64, &code, 0x10_0000, To(0x10_0000 - 0x8000)), Some(8));
-        assert_eq!(results(Arm64, &code, 0x10_0000, Indirect), Some(16));
-        assert_eq!(results(Arm64, &code, 0x10_0000, To(0x10_0000)), None);
-        assert_eq!(results(Arm64, &code[..8], 0x10_0000, To(0x10_0000 - 0x8000)), None);
+        assert_eq!(results(Arm64, &code, 0x10_0000, To(0x10_0000 - 0x8000), Two), Some(8));
+        assert_eq!(results(Arm64, &code, 0x10_0000, Indirect, Two), Some(16));
+        assert_eq!(results(Arm64, &code, 0x10_0000, To(0x10_0000), Two), None);
+        assert_eq!(results(Arm64, &code, 0x10_0000, Indirect, Three), None);
+        assert_eq!(results(Arm64, &code[..8], 0x10_0000, To(0x10_0000 - 0x8000), Two), None);
+        // bl; cbnz x3
+        let code = arm64(&[0x97ff_e000, 0xb500_0643]);
+        assert_eq!(results(Arm64, &code, 0x10_0000, To(0x10_0000 - 0x8000), Three), Some(4));
     }
 }

@@ -6,18 +6,20 @@
 use std::collections::VecDeque;
 
 use knark_specs::{
+    body::Subject,
     frame::{Api, ApiDecision, ApiStage, ApiUser, Item},
     redact,
     request::Request,
 };
 use rustc_hash::FxHashMap;
 
+use super::bodies::{Bodies, Read, Shown};
 use crate::{
     batch,
     bpf::{self, site},
 };
 
-/// All requests that are open together take about this much memory, in bytes; then the oldest are given up.
+/// All requests that are open together, with what is kept of their bodies, take about this much memory, in bytes; then the oldest are given up.
 const CAPACITY: usize = 24 << 20;
 /// A long-running request is told of when it has gone on for so long, in ns: one that is refused ends sooner.
 const SETTLED: u64 = 50_000_000;
@@ -36,6 +38,8 @@ pub struct Requests {
     bytes: usize,
     next: u64,
     given_up: u64,
+    /// What gives access is left in bodies.
+    show_secrets: bool,
 }
 
 /// Process and goroutine.
@@ -54,6 +58,7 @@ struct Open {
     authenticated: Option<User>,
     attributes: Option<Box<Attributes>>,
     denied: bool,
+    bodies: Bodies,
     truncated: Vec<&'static str>,
     bytes: usize,
 }
@@ -80,15 +85,27 @@ struct Attributes {
 }
 
 impl Requests {
+    /// None yet.
+    pub fn new(show_secrets: bool) -> Self {
+        Self { show_secrets, ..Self::default() }
+    }
+
+    /// Takes a piece of a body. It must not push out requests: where there is no room for it, the body isn't whole.
+    pub fn add(&mut self, piece: &bpf::ApiBody<'_>) {
+        let key = self.outer(piece.head.tgid, piece.goroutine, piece.parent);
+        let room = CAPACITY.saturating_sub(self.bytes);
+        self.learn(key, |open| open.bodies.add(piece, room));
+    }
+
     /// Takes a step; `process` is the slot of the API server. The item that it completes goes to `batch`; says whether there is one.
     pub fn take(&mut self, step: &bpf::Api<'_>, process: u32, batch: &mut Vec<u8>) -> u64 {
         let key = (step.head.tgid, step.goroutine);
         match step.site {
             site::BEGIN => self.begin(key, step),
             site::AUDIT_ID => self.learn(key, |open| open.audit_id = text(open, step, 0, "audit_id")),
-            site::USER => self.learn(self.outer(step), |open| open.authenticated = Some(user(open, step, "impersonator"))),
-            site::ATTRIBUTES => self.attributes(self.outer(step), step),
-            site::DENIED => self.learn(self.outer(step), |open| open.denied = true),
+            site::USER => self.learn(self.outer_of(step), |open| open.authenticated = Some(user(open, step, "impersonator"))),
+            site::ATTRIBUTES => self.attributes(self.outer_of(step), step),
+            site::DENIED => self.learn(self.outer_of(step), |open| open.denied = true),
             site::END => return self.end(key, step, process, Some(code(step.status)), batch),
             // An HTTP/1 connection that no request had taken over has none open.
             site::CLOSED => return self.end(key, step, process, Some(SWITCHING), batch),
@@ -102,7 +119,7 @@ impl Requests {
     /// Gives up the request of a step that makes no sense, be it its first.
     pub fn discard(&mut self, step: &bpf::Api<'_>) {
         self.given_up += u64::from(step.site == site::BEGIN);
-        for key in [(step.head.tgid, step.goroutine), self.outer(step)] {
+        for key in [(step.head.tgid, step.goroutine), self.outer_of(step)] {
             if self.remove(key).is_some() {
                 self.given_up += 1;
             }
@@ -127,7 +144,7 @@ impl Requests {
     /// Tells that it has begun.
     pub fn tell(&self, key: Key, process: u32, batch: &mut Vec<u8>) {
         if let Some(open) = self.open.get(&key) {
-            put(open, &Told { process, stage: ApiStage::Started, time_ns: open.begun_ns, code: None, bytes: None }, batch);
+            put(open, &Told::started(process, open), batch);
         }
     }
 
@@ -206,22 +223,26 @@ impl Requests {
     }
 
     fn end(&mut self, key: Key, step: &bpf::Api<'_>, process: u32, code: Option<u16>, batch: &mut Vec<u8>) -> u64 {
-        let Some(open) = self.remove(key) else { return 0 };
+        let Some(mut open) = self.remove(key) else { return 0 };
         // A session that was short has a beginning all the same.
         let begins = code.is_none_or(|code| code < 400) && !open.denied && self.unsettled.contains(&(key, open.number));
         if begins {
-            put(&open, &Told { process, stage: ApiStage::Started, time_ns: open.begun_ns, code: None, bytes: None }, batch);
+            put(&open, &Told::started(process, &open), batch);
         }
         let bytes = (step.site == site::END).then(|| u64::try_from(step.bytes).ok()).flatten();
-        let time_ns = step.head.boot_ns;
-        put(&open, &Told { process, stage: ApiStage::Complete, time_ns, code, bytes }, batch);
+        let bodies = open.read_bodies(self.show_secrets, bytes.is_some_and(|bytes| bytes > 0));
+        put(&open, &Told { process, stage: ApiStage::Complete, time_ns: step.head.boot_ns, code, bytes, bodies }, batch);
         1 + u64::from(begins)
     }
 
     /// The goroutine on which the request of this step came in.
-    fn outer(&self, step: &bpf::Api<'_>) -> Key {
-        let own = (step.head.tgid, step.goroutine);
-        if self.open.contains_key(&own) { own } else { (step.head.tgid, step.parent) }
+    fn outer_of(&self, step: &bpf::Api<'_>) -> Key {
+        self.outer(step.head.tgid, step.goroutine, step.parent)
+    }
+
+    fn outer(&self, pid: u32, goroutine: u64, parent: u64) -> Key {
+        let own = (pid, goroutine);
+        if self.open.contains_key(&own) { own } else { (pid, parent) }
     }
 
     /// Adds to what is known of a request; of one that began before the probes were there, nothing is.
@@ -266,8 +287,36 @@ impl Open {
         self.audit_id.is_empty() && self.authenticated.is_none() && self.attributes.is_none() && !self.denied
     }
 
+    /// What its bodies say. A create is of the object that they show.
+    fn read_bodies(&mut self, show_secrets: bool, answered: bool) -> Read {
+        let bodies = std::mem::take(&mut self.bodies);
+        let guess;
+        let known = match &self.attributes {
+            Some(known) => &**known,
+            None => {
+                guess = Attributes::of(&self.method, &self.uri);
+                &guess
+            }
+        };
+        let text = |bytes| String::from_utf8_lossy(bytes);
+        let (group, resource, subresource) = (text(&known.group), text(&known.resource), text(&known.subresource));
+        let subject = Subject { group: &group, resource: &resource, subresource: &subresource };
+        let read = bodies.read(&subject, show_secrets, answered);
+        for field in &read.truncated {
+            self.cut(field);
+        }
+        if let Some(known) = self.attributes.as_mut().filter(|known| &*known.verb == b"create") {
+            for (field, shown) in [(&mut known.name, &read.name), (&mut known.namespace, &read.namespace)] {
+                if let Some(shown) = shown.as_ref().filter(|_| field.is_empty()) {
+                    *field = shown.as_bytes().into();
+                }
+            }
+        }
+        read
+    }
+
     fn measure(&self) -> usize {
-        let Self { method, uri, source, user_agent, audit_id, authenticated, attributes, truncated, .. } = self;
+        let Self { method, uri, source, user_agent, audit_id, authenticated, attributes, bodies, truncated, .. } = self;
         let texts = method.len() + uri.len() + source.len() + user_agent.len() + audit_id.len();
         let attributes = attributes.as_ref().map_or(0, |known| {
             let Attributes { user, verb, namespace, group, version, resource, subresource, name } = &**known;
@@ -279,6 +328,7 @@ impl Open {
             + 2 * size_of::<(Key, u64)>()
             + texts
             + attributes
+            + bodies.measure()
             + authenticated.as_ref().map_or(0, User::measure)
             + size_of_val(truncated.as_slice())
     }
@@ -353,10 +403,18 @@ struct Told {
     time_ns: u64,
     code: Option<u16>,
     bytes: Option<u64>,
+    bodies: Read,
+}
+
+impl Told {
+    fn started(process: u32, open: &Open) -> Self {
+        let bodies = Read::default();
+        Self { process, stage: ApiStage::Started, time_ns: open.begun_ns, code: None, bytes: None, bodies }
+    }
 }
 
 fn put(open: &Open, told: &Told, batch: &mut Vec<u8>) {
-    let Told { process, stage, time_ns, code, bytes } = *told;
+    let Told { process, stage, time_ns, code, bytes, ref bodies } = *told;
     let known = open.attributes.as_deref();
     let authenticated = open.authenticated.as_ref();
     let user = known.and_then(|known| known.user.as_ref()).or(authenticated);
@@ -397,8 +455,8 @@ fn put(open: &Open, told: &Told, batch: &mut Vec<u8>) {
         source: &open.source,
         user_agent: &open.user_agent,
         audit_id: &open.audit_id,
-        request_body: None,
-        response_body: None,
+        request_body: bodies.request.as_ref().map(Shown::item),
+        response_body: bodies.response.as_ref().map(Shown::item),
         truncated: open.truncated.clone(),
     }));
     batch::put(&item, batch);

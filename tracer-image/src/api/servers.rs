@@ -11,7 +11,7 @@ use std::{
 use rustc_hash::FxHashMap;
 
 use super::{
-    binary,
+    binary::{self, Site},
     inspection::{self, Inspection},
 };
 use crate::{
@@ -31,6 +31,8 @@ const REMEMBERED: Duration = Duration::from_mins(10);
 /// What is attached where.
 #[derive(Debug, Default)]
 pub struct Servers {
+    /// Bodies are wanted as well.
+    bodies: bool,
     /// By pid.
     running: FxHashMap<u32, Server>,
     /// By device and inode.
@@ -97,8 +99,8 @@ impl Build {
 /// What became of an API server.
 #[derive(Debug, PartialEq, Eq)]
 pub enum News {
-    /// It is traced: the process, in words.
-    Traced(String),
+    /// It is traced: the process, in words; and why its bodies can't be, where they are wanted.
+    Traced(String, Option<String>),
     /// It can't be: the process, and why.
     Refused(String, String),
     /// It has ended; its pid.
@@ -121,6 +123,11 @@ pub fn survey() -> Vec<(String, Result<String, String>)> {
 }
 
 impl Servers {
+    /// None yet; whether bodies of requests are wanted of those that will come.
+    pub fn new(bodies: bool) -> Self {
+        Self { bodies, ..Self::default() }
+    }
+
     /// Looks for API servers that have come or gone since the last look.
     pub fn look(&mut self, probes: &mut Probes) -> Vec<News> {
         let mut news = Vec::new();
@@ -223,12 +230,16 @@ impl Servers {
         }
         let (server, executable) = (self.running.get_mut(&pid)?, self.executables.get_mut(&id)?);
         let build = executable.build.known()?;
-        let outcome = build.and_then(|build| attach(pid, build, &mut executable.probes, probes));
+        let bodies = self.bodies;
+        let outcome = build.and_then(|build| {
+            let version = attach(pid, build, bodies, &mut executable.probes, probes)?;
+            Ok((version, build.bodies.as_ref().err().filter(|_| bodies).cloned()))
+        });
         let name = name(pid, server);
         Some(match outcome {
-            Ok(version) => {
+            Ok((version, bodiless)) => {
                 server.state = State::Watched;
-                News::Traced(format!("{name}, {version}"))
+                News::Traced(format!("{name}, {version}"), bodiless)
             }
             Err(reason) => {
                 self.set_aside(pid);
@@ -295,13 +306,21 @@ fn is_named_so(pid: u32) -> bool {
 }
 
 /// Has the probes report what a process does; in words, what it is.
-fn attach(pid: u32, build: &binary::Build, attached: &mut Option<ApiProbes>, probes: &mut Probes) -> Result<String, String> {
+fn attach(
+    pid: u32,
+    build: &binary::Build,
+    bodies: bool,
+    attached: &mut Option<ApiProbes>,
+    probes: &mut Probes,
+) -> Result<String, String> {
     let mut layout = build.layout;
     let bias = load_bias(pid).ok_or("its memory map can't be read")?;
     layout.default_info = layout.default_info.wrapping_add(bias);
     probes.watch_api_server(pid, &layout).map_err(|e| describe(&e))?;
     if attached.is_none() {
-        let new = probes.attach_api(&exe(pid), &build.sites).inspect_err(|_| probes.forget_api_server(pid));
+        let bodies = build.bodies.iter().flatten().filter(|_| bodies);
+        let sites: Vec<Site> = build.sites.iter().chain(bodies).cloned().collect();
+        let new = probes.attach_api(&exe(pid), &sites).inspect_err(|_| probes.forget_api_server(pid));
         *attached = Some(new.map_err(|e| describe(&e))?);
     }
     Ok(version(build))

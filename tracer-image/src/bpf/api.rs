@@ -29,6 +29,9 @@ pub(super) const PROGRAMS: [&str; 10] = [
     "api_aborted",
 ];
 
+/// Those for bodies, which are loaded where bodies are wanted.
+pub(super) const BODY_PROGRAMS: [&str; 2] = ["api_request_body", "api_response_body"];
+
 /// Probes in one executable; they stay until [`detach`].
 #[derive(Debug, Default)]
 pub struct ApiProbes(Vec<(String, UProbeLinkId)>);

@@ -71,6 +71,11 @@ impl Counters {
         &self.kinds[kind::API as usize]
     }
 
+    /// Pieces of the bodies of such requests.
+    pub const fn api_body(&self) -> &Count {
+        &self.kinds[kind::API_BODY as usize]
+    }
+
     /// Control groups made.
     pub const fn cgroup_mkdir(&self) -> &Count {
         &self.kinds[kind::CGROUP_MKDIR as usize]

@@ -77,6 +77,7 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
         ("INFLIGHT_LONG", options.events.file),
         ("EXITED", options.events.exit),
         ("API_SERVERS", options.events.api),
+        ("API_RESPONSES", options.body_bytes > 0),
     ] {
         if !used {
             setup.map_max_entries(map, 1);
@@ -102,7 +103,7 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
         Internal { program: "cgroup_mkdir", tracepoint: "cgroup_mkdir", wanted: options.scope.cgroups, needed: true },
         Internal { program: "cgroup_rmdir", tracepoint: "cgroup_rmdir", wanted: options.scope.cgroups, needed: false },
     ];
-    verify(&mut ebpf, &internal, options.events)?;
+    verify(&mut ebpf, &internal, options)?;
     let mut loaded = Loaded { ebpf, enters: Vec::new(), exits: Vec::new(), probes: Vec::new() };
     for tracepoint in internal.iter().filter(|one| one.wanted) {
         attach_internal(&mut loaded, tracepoint)?;
@@ -146,6 +147,7 @@ fn config(
         config.features |= feature::WANTED;
         (config.anywhere, config.somewhere) = (files.anywhere, files.somewhere);
     }
+    config.body_bytes = options.body_bytes;
     if let Some(hierarchy) = hierarchy {
         config.hierarchy = hierarchy.id;
         if hierarchy.version == CgroupVersion::V1
@@ -199,13 +201,17 @@ where
 
 /// Hands the programs to the kernel's verifier, which takes most of the time that loading takes: at once, on as many
 /// CPUs as there are.
-fn verify(ebpf: &mut Ebpf, internal: &[Internal], events: super::Events) -> Result<(), AttachError> {
+fn verify(ebpf: &mut Ebpf, internal: &[Internal], options: &Options) -> Result<(), AttachError> {
     let outcomes: Vec<(String, Result<(), ProgramError>)> = thread::scope(|scope| {
         let mut threads = Vec::new();
         for (name, program) in ebpf.programs_mut() {
             let name = name.to_owned();
             let internal = internal.iter().find(|probe| probe.program == name);
-            let asked = if api::PROGRAMS.contains(&name.as_str()) { events.api } else { events.file };
+            let asked = match name.as_str() {
+                name if api::PROGRAMS.contains(&name) => options.events.api,
+                name if api::BODY_PROGRAMS.contains(&name) => options.events.api && options.body_bytes > 0,
+                _ => options.events.file,
+            };
             if !internal.map_or(asked, |probe| probe.wanted) {
                 continue;
             }

@@ -38,7 +38,7 @@ pub use file::{Open, PathCall, PathName, PathSource, Xattr};
 pub use knark_abi::{Op, kind, mark, site, text, walk};
 pub use plan::{API_SERVER, Missing, ProbeState, ProbeStatus, Tier};
 pub use probes::{Events, Options, Probes, Scope, Verdict};
-pub use record::{Api, Cgroup, Exit, Head, Inode, Record};
+pub use record::{Api, ApiBody, Cgroup, Exit, Head, Inode, Record};
 pub use wanted::Wanted;
 
 use wanted::Effects;

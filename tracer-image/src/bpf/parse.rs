@@ -2,7 +2,8 @@
 //! itself gives None.
 
 use knark_abi::{
-    self as abi, ApiBody, ArgsBody, CgroupBody, ExecBody, ExitBody, Header, Op, OpenBody, PathBody, PathPart, kind, mark, text,
+    self as abi, ApiBody, ApiChunk, ArgsBody, CgroupBody, ExecBody, ExitBody, Header, Op, OpenBody, PathBody, PathPart, kind,
+    mark, text,
 };
 
 use super::{Ancestors, Api, Cgroup, Exec, ExecArgs, Exit, Head, Inode, Open, PathCall, PathName, Record, Verdict, Xattr};
@@ -23,7 +24,7 @@ macro_rules! plain {
         )*
     };
 }
-plain!(Header, ApiBody, OpenBody, PathBody, ExecBody, ArgsBody, ExitBody, CgroupBody, abi::Ancestor);
+plain!(Header, ApiBody, ApiChunk, OpenBody, PathBody, ExecBody, ArgsBody, ExitBody, CgroupBody, abi::Ancestor);
 
 /// What is left of a record.
 struct Bytes<'a>(&'a [u8]);
@@ -61,6 +62,7 @@ pub(super) fn record(bytes: &[u8]) -> Option<Record<'_>> {
             Record::Exit(Exit { head, status: body.status, lived_ns: body.lived_ns })
         }
         kind::API => Record::Api(api(head, raw.op, rest)?),
+        kind::API_BODY => Record::ApiBody(api_body(head, raw.op, rest)?),
         kind::CGROUP_MKDIR => Record::CgroupMkdir(cgroup(head, rest)?),
         kind::CGROUP_RMDIR => Record::CgroupRmdir(cgroup(head, rest)?),
         _ => return None,
@@ -140,6 +142,17 @@ fn api(head: Head, site: u8, mut rest: Bytes<'_>) -> Option<Api<'_>> {
         marks: body.texts,
         groups: body.groups,
     })
+}
+
+fn api_body(head: Head, whose: u8, mut rest: Bytes<'_>) -> Option<super::ApiBody<'_>> {
+    let chunk: ApiChunk = rest.read()?;
+    let response = match whose {
+        abi::body::REQUEST => false,
+        abi::body::RESPONSE => true,
+        _ => return None,
+    };
+    let ApiChunk { goroutine, parent, offset, total, .. } = chunk;
+    Some(super::ApiBody { head, response, goroutine, parent, offset, total, bytes: rest.take(chunk.len as usize)? })
 }
 
 /// An ancestor out of its bytes.

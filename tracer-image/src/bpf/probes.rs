@@ -29,6 +29,9 @@ pub struct Options {
     pub scope: Scope,
     /// Which events.
     pub events: Events,
+    /// Of each body of a request to an API server, and of its response, so many bytes, at most
+    /// [`knark_abi::API_BODY_BYTES`]; 0: none.
+    pub body_bytes: u32,
     /// Of the events of files, those that are wanted, as far as the kernel can tell; None: all.
     pub wanted: Option<Wanted>,
     /// Processes that are never reported: knark's own. At most [`knark_abi::EXCLUDED`].
@@ -43,6 +46,7 @@ impl Default for Options {
             ring_bytes: 8 << 20,
             scope: Scope::default(),
             events: Events { exec: true, file: true, exit: false, api: false },
+            body_bytes: 0,
             wanted: None,
             exclude_tgids: vec![std::process::id()],
             btf: None,

@@ -19,6 +19,8 @@ pub enum Record<'a> {
     Exit(Exit),
     /// A request to the Kubernetes API has come a step further.
     Api(Api<'a>),
+    /// A piece of what such a request carries, or of what it is answered.
+    ApiBody(ApiBody<'a>),
     /// A control group of the chosen hierarchy was made.
     CgroupMkdir(Cgroup<'a>),
     /// A control group of the chosen hierarchy was removed.
@@ -40,6 +42,7 @@ impl<'a> Record<'a> {
             Record::Path(r) => &r.head,
             Record::Exit(r) => &r.head,
             Record::Api(r) => &r.head,
+            Record::ApiBody(r) => &r.head,
             Record::CgroupMkdir(r) | Record::CgroupRmdir(r) => &r.head,
         }
     }
@@ -187,6 +190,25 @@ impl<'a> Api<'a> {
         let places = API_GROUPS..API_GROUPS + (self.groups as usize).min(API_GROUPS_MAX);
         self.groups as usize > API_GROUPS_MAX || places.into_iter().any(|place| self.is_cut(place))
     }
+}
+
+/// A piece of a request's or response's body.
+#[derive(Clone, Debug)]
+pub struct ApiBody<'a> {
+    /// The API server, and when.
+    pub head: Head,
+    /// Whether it is the response's.
+    pub response: bool,
+    /// The goroutine.
+    pub goroutine: u64,
+    /// The one that started it.
+    pub parent: u64,
+    /// Where the bytes belong, counted from the body's front.
+    pub offset: u64,
+    /// How long the body is; of a response, as far as it has come.
+    pub total: u64,
+    /// The bytes; none where the body is empty, the rest of it isn't wanted, or it could not be read.
+    pub bytes: &'a [u8],
 }
 
 /// A control group was made or removed.

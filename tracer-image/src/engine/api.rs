@@ -31,7 +31,7 @@ pub struct Watch {
 impl Watch {
     /// Attaches to those that run.
     pub fn begin(tracer: &mut Tracer, probes: &mut Probes) -> Self {
-        let mut servers = tracer.plan.api.then(Servers::default);
+        let mut servers = tracer.plan.api.then(|| Servers::new(tracer.plan.bodies.is_some()));
         let mut first = servers.as_mut().map(|servers| servers.look(probes)).unwrap_or_default();
         let until = Instant::now() + PATIENCE;
         while let Some(servers) = servers.as_mut().filter(|servers| servers.waiting().next().is_some() && Instant::now() < until)
@@ -42,7 +42,7 @@ impl Watch {
         let waiting: Vec<Probe> = servers.iter().flat_map(Servers::waiting).map(|name| coming(&name)).collect();
         // Of a cluster's nodes only few run one.
         let alone = servers.is_some() && first.is_empty() && waiting.is_empty() && matches!(tracer.plan.target, Target::Host(_));
-        let mut told: Vec<Probe> = first.into_iter().filter_map(probe).collect();
+        let mut told: Vec<Probe> = first.into_iter().flat_map(of_news).collect();
         told.extend(waiting);
         told.extend(alone.then(|| missing(API_SERVER.to_owned(), "none runs here".to_owned())));
         Self { servers, looked: Instant::now(), told }
@@ -70,8 +70,11 @@ impl Watch {
         }
         for news in servers.look(probes) {
             match news {
-                News::Traced(name) => {
+                News::Traced(name, bodiless) => {
                     tracer.note(&format!("{API_SERVER} {name} is traced from now on; what it did before was not seen"));
+                    if let Some(why) = bodiless {
+                        tracer.note(&format!("{API_SERVER} {name} is traced without bodies: {why}"));
+                    }
                 }
                 News::Refused(name, why) => {
                     tracer.note(&format!("{API_SERVER} {name} can't be traced, so its requests are missed: {why}"));
@@ -131,11 +134,16 @@ impl Tracer {
     }
 }
 
-fn probe(news: News) -> Option<Probe> {
+/// What there is to say of an API server: of its requests, and of their bodies where these can't be seen.
+fn of_news(news: News) -> Vec<Probe> {
     match news {
-        News::Traced(name) => Some(Probe { name: format!("{API_SERVER} {name}"), serves: "api".into(), missing: None }),
-        News::Refused(name, why) => Some(missing(format!("{API_SERVER} {name}"), why)),
-        News::Gone(_) => None,
+        News::Traced(name, bodiless) => {
+            let bodies = bodiless.map(|why| missing(format!("bodies in {API_SERVER} {name}"), why));
+            let requests = Probe { name: format!("{API_SERVER} {name}"), serves: "api".into(), missing: None };
+            [requests].into_iter().chain(bodies).collect()
+        }
+        News::Refused(name, why) => vec![missing(format!("{API_SERVER} {name}"), why)],
+        News::Gone(_) => Vec::new(),
     }
 }
 

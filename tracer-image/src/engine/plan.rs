@@ -1,6 +1,6 @@
 //! What a plan means for the probes.
 
-use knark_specs::frame::{HostFilter, Plan, Target};
+use knark_specs::frame::{BODY_BYTES_AT_MOST, HostFilter, Plan, Target};
 use rustc_hash::FxHashSet;
 
 use super::EngineError;
@@ -37,6 +37,7 @@ pub fn options(plan: &Plan) -> Options {
             api: plan.api,
         },
         wanted,
+        body_bytes: plan.bodies.map_or(0, |bodies| bodies.limit.clamp(1, BODY_BYTES_AT_MOST)),
         ..Options::default()
     };
     options.exclude_tgids.extend(&plan.exclude_pids);

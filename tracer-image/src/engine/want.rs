@@ -15,7 +15,7 @@ pub fn is_event(plan: &Plan, record: &Record<'_>) -> bool {
         Record::Open(_) | Record::Path(_) => plan.file,
         Record::Exit(_) => plan.exit,
         Record::Api(_) => plan.api,
-        Record::ExecArgs(_) | Record::CgroupMkdir(_) | Record::CgroupRmdir(_) => false,
+        Record::ExecArgs(_) | Record::ApiBody(_) | Record::CgroupMkdir(_) | Record::CgroupRmdir(_) => false,
     }
 }
 
@@ -36,6 +36,11 @@ pub fn is_wanted(wanted: Option<&Wanted>, record: &Record<'_>) -> bool {
             let has = |path: &[u8]| wanted.file(call.file_op(), whole.then_some(path));
             has(&path) || other.is_some_and(|other| has(&other))
         }
-        Record::Exit(_) | Record::Api(_) | Record::ExecArgs(_) | Record::CgroupMkdir(_) | Record::CgroupRmdir(_) => true,
+        Record::Exit(_)
+        | Record::Api(_)
+        | Record::ApiBody(_)
+        | Record::ExecArgs(_)
+        | Record::CgroupMkdir(_)
+        | Record::CgroupRmdir(_) => true,
     }
 }

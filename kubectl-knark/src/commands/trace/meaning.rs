@@ -45,7 +45,7 @@ impl Args {
                 "standard input can't be both an audit log and a policy: name a file for one of them",
             ));
         }
-        self.audit.open().map(Some)
+        self.audit.open(self.bodies.wanted()).map(Some)
     }
 
     /// Whether anything is asked for that audit logs don't tell: pods, nodes, or other kinds of events.
@@ -125,7 +125,7 @@ impl Args {
             (Kind::Exit, _) => false,
         };
         let on = |kind| if self.on.is_empty() { by_default(kind) } else { self.on.contains(&kind) };
-        if self.requests.is_given() && !on(Kind::Api) && !self.audit.is_given() {
+        if (self.requests.is_given() || self.bodies.bodies) && !on(Kind::Api) && !self.audit.is_given() {
             return Err(UsageError::because(
                 "flags about requests to the Kubernetes API choose among them, and they are not traced: add --on api",
             ));
@@ -137,6 +137,7 @@ impl Args {
             exit: on(Kind::Exit),
             // Who has the log needs no probes for what it tells.
             api: on(Kind::Api) && !self.audit.is_given(),
+            bodies: self.bodies.wanted(),
             ring_bytes: self.ring_buffer.unwrap_or(0),
             ..Plan::default()
         })
