@@ -111,7 +111,7 @@ pub struct Probe {
     /// What it is attached to, such as `syscalls:sys_exit_openat`, or a function of a process.
     #[n(0)]
     pub name: String,
-    /// The event kind that it serves: `exec`, `file`, `exit`, `api` or `container`.
+    /// The event kind that it serves: `exec`, `file`, `exit`, `api` or `container`; `body`: a part of events of `api`.
     #[n(1)]
     pub serves: String,
     /// Why it isn't attached; `None` when it is.

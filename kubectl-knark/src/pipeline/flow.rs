@@ -245,10 +245,11 @@ impl Flow {
         }
         for probe in hello.probes.iter().filter(|_| !again) {
             if let Some(why) = &probe.missing {
-                self.progress.warn(&format!(
-                    "node {name}: {} isn't attached, so some {} events are missed: {why}",
-                    probe.name, probe.serves
-                ));
+                let missed = match probe.serves.as_str() {
+                    "body" => "can't be seen".to_owned(),
+                    kind => format!("isn't attached, so some {kind} events are missed"),
+                };
+                self.progress.warn(&format!("node {name}: {} {missed}: {why}", probe.name));
             }
         }
         self.settle(now);

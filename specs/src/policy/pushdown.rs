@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     conditions::{AnyOf, Subject},
-    matcher::Policies,
+    matcher::{Policies, Rule},
     pattern::PathPattern,
 };
 use crate::{
@@ -38,6 +38,15 @@ impl Policies {
             let about = matches!(rule.subject, Subject::Api(_));
             about || asks(&rule.condition) || rule.except.iter().any(|except| asks(&except.condition))
         })
+    }
+
+    /// The rules that look into bodies of requests to the Kubernetes API, by their names.
+    pub fn on_bodies(&self) -> impl Iterator<Item = &str> {
+        let looks = |rule: &&Rule| {
+            let names = rule.condition.iter().flat_map(Condition::references);
+            names.into_iter().any(|name| name.starts_with("api.request_body") || name.starts_with("api.response_body"))
+        };
+        self.rules.iter().filter(looks).map(|rule| rule.name.as_str())
     }
 
     /// What the kernel is asked for.

@@ -59,7 +59,7 @@ impl Shown {
 }
 
 impl Bodies {
-    /// Adds a piece, unless that takes more than `room` bytes: what has come so far is then all.
+    /// Adds a piece, unless that takes more than `room` bytes more: what has come so far is then all.
     pub fn add(&mut self, piece: &bpf::ApiBody<'_>, room: usize) {
         let body = if piece.response { &mut self.response } else { &mut self.request };
         body.add(piece, room);
@@ -72,7 +72,7 @@ impl Bodies {
 
     /// What they say. `answered`: the client was answered with a body.
     pub fn read(self, subject: &Subject<'_>, show_secrets: bool, answered: bool) -> Read {
-        let Self { mut request, mut response } = self;
+        let Self { request, mut response } = self;
         if request.fronts > 1 {
             // Two probes are in the same place, underneath files of two containers. What was written in pieces can't be told apart.
             response.bytes.truncate(usize::try_from(response.first).unwrap_or(usize::MAX));
@@ -86,14 +86,17 @@ impl Bodies {
         if response.fronts == 0 && request.fronts > 0 && answered {
             truncated.push("response_body");
         }
-        let request = read(&mut request, subject, show_secrets);
-        let response = read(&mut response, subject, show_secrets);
+        let (request, response) = (read(request), read(response));
         let of_either = |find: fn(&event::ApiBody) -> Option<&str>| {
             [&response, &request].into_iter().flatten().find_map(find).map(str::to_owned)
         };
         let (name, namespace) = (of_either(body::name), of_either(body::namespace));
         let mut show = |body: Option<event::ApiBody>, field| {
-            let shown = shown(body?);
+            let mut body = body?;
+            if !show_secrets {
+                body::redact(subject, &mut body);
+            }
+            let shown = shown(&body);
             if shown.truncated_from.is_some() {
                 truncated.push(field);
             }
@@ -116,31 +119,22 @@ impl Body {
             self.first = piece.total;
         }
         self.total = self.total.max(piece.total);
-        if piece.offset == self.bytes.len() as u64 && self.bytes.len() + piece.bytes.len() <= room {
+        if piece.offset == self.bytes.len() as u64 && piece.bytes.len() <= room {
+            self.bytes.reserve_exact(piece.bytes.len());
             self.bytes.extend_from_slice(piece.bytes);
         }
     }
 }
 
 /// What a body says; none if there is none.
-fn read(body: &mut Body, subject: &Subject<'_>, show_secrets: bool) -> Option<event::ApiBody> {
-    if body.total == 0 {
-        return None;
-    }
-    let bytes = std::mem::take(&mut body.bytes);
-    let truncated_from = ((bytes.len() as u64) < body.total).then_some(body.total);
-    let mut read = body::read(&bytes, truncated_from);
-    if !show_secrets {
-        body::redact(subject, &mut read);
-    }
-    Some(read)
+fn read(body: Body) -> Option<event::ApiBody> {
+    let Body { bytes, total, .. } = body;
+    let truncated_from = ((bytes.len() as u64) < total).then_some(total);
+    (total > 0).then(|| body::read(&bytes, truncated_from))
 }
 
-fn shown(body: event::ApiBody) -> Shown {
-    let mut bytes = match (&body.json, body.text) {
-        (Some(json), _) => json.to_string().into_bytes(),
-        (None, text) => text.unwrap_or_default().into_bytes(),
-    };
+fn shown(body: &event::ApiBody) -> Shown {
+    let mut bytes = body::write(&body);
     let mut truncated_from = body.truncated_from;
     if bytes.len() > SHOWN_AT_MOST {
         truncated_from = truncated_from.or(Some(bytes.len() as u64));
@@ -148,3 +142,6 @@ fn shown(body: event::ApiBody) -> Shown {
     }
     Shown { bytes, truncated_from }
 }
+
+#[cfg(test)]
+mod tests;

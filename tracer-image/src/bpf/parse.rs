@@ -335,6 +335,12 @@ mod tests {
             whole(kind::OPEN, Op::Openat, &bytes_of(&open), b"/etc"),
             whole(kind::EXEC, Op::Open, &bytes_of(&exec), &[&ancestor[..], b"/xx/abc"].concat()),
             whole(kind::EXEC_ARGS, Op::Open, &bytes_of(&ArgsBody { offset: 0, len: 3 }), b"abc"),
+            whole(
+                kind::API_BODY,
+                Op::Open,
+                &bytes_of(&ApiChunk { goroutine: 1, parent: 2, offset: 3, total: 9, len: 3, pad: 0 }),
+                b"abc",
+            ),
             whole(kind::EXIT, Op::Open, &bytes_of(&ExitBody { status: 256, pad: 0, lived_ns: 1 }), b""),
         ];
         for good in all {

@@ -138,7 +138,8 @@ impl Tracer {
 fn of_news(news: News) -> Vec<Probe> {
     match news {
         News::Traced(name, bodiless) => {
-            let bodies = bodiless.map(|why| missing(format!("bodies in {API_SERVER} {name}"), why));
+            let name_of_bodies = format!("what requests to {API_SERVER} {name} carry");
+            let bodies = bodiless.map(|why| Probe { name: name_of_bodies, serves: "body".into(), missing: Some(why) });
             let requests = Probe { name: format!("{API_SERVER} {name}"), serves: "api".into(), missing: None };
             [requests].into_iter().chain(bodies).collect()
         }

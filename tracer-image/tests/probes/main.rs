@@ -13,6 +13,8 @@
 )]
 #![expect(clippy::unused_self, clippy::too_many_lines, reason = "tables, and a name for what a work may do")]
 
+#[cfg(target_arch = "x86_64")]
+mod bodies;
 mod calls;
 mod exec;
 mod harness;

@@ -17,9 +17,12 @@ use crate::{
     },
     policies::{self, Before},
     record::Recorder,
-    render::OutputFlags,
+    render::{OutputFlags, escape::cell},
     source::Input,
 };
+
+/// So many rules are named in a warning.
+const NAMED: usize = 5;
 
 impl Args {
     /// The audit logs that are asked for.
@@ -90,6 +93,13 @@ impl Args {
                     "warning: audit logs tell of api alone, so rules about {name} never match: {remedy}\n"
                 ));
             }
+        }
+        let on_bodies: Vec<&str> = set.policies.on_bodies().collect();
+        if !on_bodies.is_empty() && !self.bodies.bodies && (self.on.is_empty() || self.on.contains(&Kind::Api)) {
+            let others = on_bodies.len().saturating_sub(NAMED);
+            let others = if others > 0 { format!(" and {others} more") } else { String::new() };
+            let rules = cell(&on_bodies[..on_bodies.len().min(NAMED)].join(", ")).into_owned();
+            crate::exit::say(&format!("warning: without --bodies, rules that look into bodies never match: {rules}{others}\n"));
         }
         if self.on.contains(&Kind::Exit) {
             crate::exit::say("warning: only events that a rule matches are shown, and none is about exit\n");
