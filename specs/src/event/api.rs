@@ -31,7 +31,7 @@ pub struct Api {
     pub subresource: String,
     /// The namespace; empty for what has none.
     pub namespace: String,
-    /// The object's name; of a create only where the path has it.
+    /// The object's name; of a create only where the path has it, or else a body: the response's, or the request's.
     pub name: String,
     /// The path that was asked for, without the query.
     pub path: String,
@@ -73,13 +73,13 @@ pub struct Api {
     /// The id that the API server gave it, which its audit log shows too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit_id: Option<String>,
-    /// What was sent.
+    /// What was sent; only where bodies are asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_body: Option<ApiBody>,
-    /// What was answered.
+    /// What was answered; only where bodies are asked for, and live only to requests that change something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_body: Option<ApiBody>,
-    /// Fields that lack their end, since they were too long.
+    /// Fields that lack their end, since they were too long; bodies also where a part of them, or all, was lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub truncated: Vec<Cow<'static, str>>,
 }
