@@ -1,48 +1,73 @@
-//! What requests to the Kubernetes API carry.
+//! Bodies of requests to the Kubernetes API and of its answers: JSON and Kubernetes' protobuf as JSON, without secrets.
+//!
+//! - `protobuf`: Kubernetes' protobuf as the JSON that the API server would give, by the table of `fields`.
+//! - `redact`: what gives access is taken out.
+
+mod fields;
+mod protobuf;
+mod redact;
+mod scalar;
+mod wire;
 
 use serde_json::Value;
 
 use crate::event::ApiBody;
+pub use redact::redact;
 
-/// What a body is about.
+/// What a request is about. All empty: it isn't known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Subject<'a> {
-    /// API group.
+    /// API group; empty for the core group.
     pub group: &'a str,
-    /// Resource.
+    /// Resource, such as `secrets`.
     pub resource: &'a str,
-    /// Subresource.
+    /// Subresource, such as `token`.
     pub subresource: &'a str,
 }
 
-/// What the bytes say.
+/// What bytes say: `json` of an object or a list in JSON, and of Kubernetes' protobuf as far as it goes; `text` of all else.
+/// `truncated_from`: how many bytes there were, where these are fewer. What comes of protobuf is up to 16 times as long as these
+/// bytes, and 64 KiB; where that doesn't do, or they are damaged, what is missing is as if it had been cut.
 pub fn read(bytes: &[u8], truncated_from: Option<u64>) -> ApiBody {
-    let json = truncated_from.is_none().then(|| serde_json::from_slice(bytes).ok()).flatten();
+    if let Some(envelope) = bytes.strip_prefix(protobuf::PREFIX) {
+        let (json, is_cut) = protobuf::decode(envelope);
+        let length = || u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        return ApiBody { json: Some(json), text: None, truncated_from: truncated_from.or_else(|| is_cut.then(length)) };
+    }
+    // Other values are whole also where their end is missing, so they are not what they seem to be.
+    let is_whole =
+        truncated_from.is_none() || bytes.trim_ascii_start().starts_with(b"{") || bytes.trim_ascii_start().starts_with(b"[");
+    let json: Option<Value> = is_whole.then(|| serde_json::from_slice(bytes).ok()).flatten();
     let text = json.is_none().then(|| String::from_utf8_lossy(bytes).into_owned());
     ApiBody { json, text, truncated_from }
 }
 
-/// Takes out what gives access.
-pub fn redact(subject: &Subject<'_>, body: &mut ApiBody) {
-    if matches!((subject.resource, subject.subresource), ("secrets" | "tokenreviews", _) | ("serviceaccounts", "token")) {
-        *body = ApiBody { text: Some("redacted".to_owned()), ..ApiBody::default() };
+/// The bytes that [`read`] makes the same body of, together with its `truncated_from`.
+pub fn write(body: &ApiBody) -> Vec<u8> {
+    match (&body.json, &body.text) {
+        (Some(json), _) => json.to_string().into_bytes(),
+        (None, text) => text.clone().unwrap_or_default().into_bytes(),
     }
 }
 
 /// The object's name.
 pub fn name(body: &ApiBody) -> Option<&str> {
-    body.json.as_ref()?.pointer("/metadata/name").and_then(Value::as_str)
+    metadata(body, "name")
 }
 
 /// The object's namespace.
 pub fn namespace(body: &ApiBody) -> Option<&str> {
-    body.json.as_ref()?.pointer("/metadata/namespace").and_then(Value::as_str)
+    metadata(body, "namespace")
 }
 
-/// As an item of a batch carries it.
-pub fn write(body: &ApiBody) -> Vec<u8> {
-    match &body.json {
-        Some(json) => json.to_string().into_bytes(),
-        None => body.text.clone().unwrap_or_default().into_bytes(),
-    }
+/// The object's UID.
+pub fn uid(body: &ApiBody) -> Option<&str> {
+    metadata(body, "uid")
 }
+
+fn metadata<'b>(body: &'b ApiBody, field: &str) -> Option<&'b str> {
+    body.json.as_ref()?.get("metadata")?.get(field)?.as_str().filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

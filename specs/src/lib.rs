@@ -7,6 +7,7 @@
 //! - [`packet`]: how messages become bytes, and back.
 //! - [`assemble`]: frames in, events out.
 //! - [`audit`]: requests out of the API server's audit log.
+//! - [`body`]: bodies of requests to the Kubernetes API, without secrets.
 //! - [`path`]: joining the path that a syscall was given to the directory that it was given in.
 //! - [`texts`]: lists of texts that stay small in memory.
 //! - [`policy`]: what a user writes to say what matters.

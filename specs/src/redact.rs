@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// What stands in place of a secret.
-const GONE: &[u8] = b"redacted";
+pub const GONE: &str = "redacted";
 /// A parameter whose name contains one of these holds a secret.
 const NAMES: [&str; 8] = ["token", "password", "passwd", "secret", "apikey", "api_key", "credential", "signature"];
 
@@ -22,7 +22,7 @@ pub fn uri(uri: &[u8]) -> Cow<'_, [u8]> {
         let (name, value) = parameter.split_at(equals.map_or(parameter.len(), |equals| equals + 1));
         out.extend_from_slice(name);
         if !value.is_empty() && (proxied || is_secret(name)) {
-            out.extend_from_slice(GONE);
+            out.extend_from_slice(GONE.as_bytes());
             changed = true;
         } else {
             out.extend_from_slice(value);
