@@ -1,7 +1,8 @@
 //! Requests to the Kubernetes API out of a batch.
 
 use crate::{
-    event::{Api, ApiBody, ApiUser, What},
+    body,
+    event::{Api, ApiUser, What},
     frame,
     texts::Texts,
 };
@@ -34,8 +35,8 @@ pub(super) fn of(item: &frame::Api<'_>, received: Option<String>) -> What {
         source: optional(item.source),
         user_agent: optional(item.user_agent),
         audit_id: optional(item.audit_id),
-        request_body: item.request_body.as_ref().map(body),
-        response_body: item.response_body.as_ref().map(body),
+        request_body: item.request_body.as_ref().map(|body| body::read(body.bytes, body.truncated_from)),
+        response_body: item.response_body.as_ref().map(|body| body::read(body.bytes, body.truncated_from)),
         truncated: item.truncated.iter().map(|name| (*name).to_owned().into()).collect(),
     };
     if api.subresource == "exec" {
@@ -54,13 +55,6 @@ fn latency(item: &frame::Api<'_>) -> Option<u64> {
 fn user(user: &frame::ApiUser<'_>) -> ApiUser {
     let groups: Texts = user.groups.iter().map(|group| String::from_utf8_lossy(group)).collect();
     ApiUser { name: text(user.name), uid: text(user.uid), groups }
-}
-
-/// What is whole and JSON is shown as that; bodies of other formats are text as far as they are.
-fn body(body: &frame::ApiBody<'_>) -> ApiBody {
-    let json = body.truncated_from.is_none().then(|| serde_json::from_slice(body.bytes).ok()).flatten();
-    let text = json.is_none().then(|| text(body.bytes));
-    ApiBody { json, text, truncated_from: body.truncated_from }
 }
 
 fn optional(bytes: &[u8]) -> Option<String> {

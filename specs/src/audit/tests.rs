@@ -148,9 +148,10 @@ fn what_is_known_again_is_bounded() {
 }
 
 #[test]
-fn bodies_are_shown_where_asked_for_and_not_secret() {
+fn bodies_are_shown_where_asked_for() {
     let body = |event: &Value| events(&[record(event)]).remove(0).request_body;
     let mut event = event();
+    event["objectRef"] = json!({"resource": "configmaps"});
     event["requestObject"] = json!({"data": {"a": "b"}});
     assert_eq!(body(&event).unwrap().json.unwrap(), event["requestObject"]);
     assert_eq!(events(&[parse(event.to_string().as_bytes(), None).unwrap().unwrap()])[0].request_body, None);
@@ -158,19 +159,51 @@ fn bodies_are_shown_where_asked_for_and_not_secret() {
     let cut = body(&event).unwrap();
     assert_eq!((cut.truncated_from, cut.text.map(|text| text.len())), (Some((3 << 20) + 2), Some(1 << 20)));
     let numbers = format!("[{}0]", "0, ".repeat(1 << 20));
-    let text =
-        super::tests::event().to_string().replacen('{', &format!("{{\"responseObject\": {numbers},\"requestObject\": null,"), 1);
+    let text = super::tests::event().to_string().replacen(
+        '{',
+        &format!("{{\"objectRef\":{{\"resource\":\"pods\"}},\"responseObject\": {numbers},\"requestObject\": null,"),
+        1,
+    );
     let api = events(&[parse(text.as_bytes(), WHOLE).unwrap().unwrap()]).remove(0);
     let cut = api.response_body.unwrap();
     assert_eq!((cut.truncated_from, cut.text.as_deref()), (Some(numbers.len() as u64), Some(&numbers[..1 << 20])));
     assert_eq!(api.request_body, None);
     assert_eq!(api.truncated, ["response_body"]);
+}
+
+#[test]
+fn secrets_in_bodies_are_shown_only_where_asked_for() {
+    let mut event = event();
+    let mut check = |resource: &str, subresource: &str, body: Value, want: Value| {
+        event["objectRef"] = json!({"resource": resource, "subresource": subresource, "apiVersion": "v1"});
+        event["requestObject"] = body.clone();
+        event["responseObject"] = body.clone();
+        let line = event.to_string();
+        let shown = Some(Bodies { show_secrets: true, ..WHOLE.unwrap() });
+        for (bodies, want) in [(WHOLE, &want), (shown, &body)] {
+            let api = events(&[parse(line.as_bytes(), bodies).unwrap().unwrap()]).remove(0);
+            for body in [api.request_body, api.response_body] {
+                assert_eq!(body.unwrap().json.as_ref(), Some(want), "{resource}");
+            }
+        }
+    };
+    let secret = json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"password": "c2VjcmV0"}});
+    let redacted = json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"password": "redacted"}});
+    check("secrets", "", secret.clone(), redacted.clone());
+    check("secrets", "", json!({"data": {"password": "c2VjcmV0"}}), json!({"data": {"password": "redacted"}}));
+    check("configmaps", "", secret, redacted);
+    check("configmaps", "", json!({"data": {"password": "x"}}), json!({"data": {"password": "x"}}));
+    check("serviceaccounts", "token", json!({"status": {"token": "x"}}), json!({"status": {"token": "redacted"}}));
+    check("tokenreviews", "", json!({"spec": {"token": "x"}}), json!({"spec": {"token": "redacted"}}));
+}
+
+#[test]
+fn a_secret_that_is_cut_is_left_out_whole() {
+    let mut event = event();
     event["objectRef"] = json!({"resource": "secrets"});
-    event["requestObject"] = json!({"kind": "Secret", "metadata": {"name": "s"}, "data": {"a": "aGlkZGVu"}});
-    assert!(!format!("{:?}", body(&event).unwrap()).contains("aGlkZGVu"));
-    let shown = Some(Bodies { limit: 1 << 10, show_secrets: true });
-    let api = events(&[parse(event.to_string().as_bytes(), shown).unwrap().unwrap()]).remove(0);
-    assert_eq!(api.request_body.unwrap().json.unwrap(), event["requestObject"]);
+    event["requestObject"] = json!({"data": {"a": "x".repeat(2 << 20)}});
+    let cut = events(&[record(&event)]).remove(0).request_body.unwrap();
+    assert_eq!((cut.text.as_deref(), cut.truncated_from), (Some("redacted"), Some((2 << 20) + 17)));
 }
 
 #[test]

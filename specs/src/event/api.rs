@@ -97,10 +97,11 @@ pub struct ApiUser {
     pub groups: Texts,
 }
 
-/// A request's or response's body: `json` where it could be read as that, else `text`.
+/// A request's or response's body: `json` where it could be read as that, or as Kubernetes' protobuf; else `text`. Secrets in it
+/// read `redacted`, unless they are asked for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ApiBody {
-    /// The object.
+    /// The object. What was protobuf and can't be named has its number: `"#7": [...]`, or is whole in `protobuf`, as base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub json: Option<Value>,
     /// What isn't an object, or isn't whole.

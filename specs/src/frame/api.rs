@@ -149,7 +149,7 @@ pub struct ApiUser<'b> {
     pub groups: Vec<&'b ByteSlice>,
 }
 
-/// A body as it was in the API server's memory: JSON, or Kubernetes' protobuf.
+/// A body: JSON or Kubernetes' protobuf as it was in the API server's memory, or what [`crate::body::write`] made of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 pub struct ApiBody<'b> {
     /// Its bytes, or as many of them as were kept.
