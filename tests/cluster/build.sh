@@ -1,26 +1,44 @@
 # What is built once and kept in the cache: the Kubernetes of go.mod and the images that every node has.
 # shellcheck shell=bash
 
+# Modules like go.mod here, each with the API server of another minor version.
+API_SERVERS=("$HERE"/../api-servers/*/)
+
 build() {
+  local module
   mkdir -p "$CACHE"
   exec 8> "$CACHE/build.lock"
   flock 8
-  [[ -d $PROGRAMS ]] || build_programs
+  for module in "$HERE" "${API_SERVERS[@]}"; do
+    [[ -d $(folder_of "$module") ]] || build_programs "$module"
+  done
   [[ -d $(images) ]] || build_images
   exec 8>&-
 }
 
+# version_of MODULE: the Kubernetes that it requires. folder_of MODULE: what its tools are built into.
+version_of() { sed -nE 's|^(require)?[[:space:]]+k8s\.io/kubernetes (v[^ ]+).*|\2|p' "$1/go.mod"; }
+folder_of() { echo "$CACHE/kubernetes-$(version_of "$1")"; }
+
+api_servers() {
+  local module
+  for module in "${API_SERVERS[@]}"; do echo "$(folder_of "$module")/kube-apiserver"; done
+}
+
+# build_programs MODULE
 build_programs() {
-  local go version=k8s.io/component-base/version minor=${KUBERNETES#v*.}
+  local go kubernetes folder version=k8s.io/component-base/version
+  kubernetes=$(version_of "$1") folder=$(folder_of "$1")
+  local minor=${kubernetes#v*.}
   go=$(go version 2> /dev/null) || fail "building Kubernetes needs Go: 1.21 or newer in PATH"
   [[ $go =~ go1\.(2[1-9]|[3-9][0-9]) ]] || fail "building Kubernetes needs Go 1.21 or newer, this is: $go"
-  progress "building Kubernetes $KUBERNETES; this takes some minutes, once"
-  rm -rf "$PROGRAMS.new"
+  progress "building Kubernetes $kubernetes; this takes some minutes, once"
+  rm -rf "$folder.new"
   # Stripped and without C, as the released programs are: the tests read symbols and offsets out of them.
-  CGO_ENABLED=0 go -C "$HERE" build -buildvcs=false -trimpath -o "$PROGRAMS.new/" -ldflags "-s -w \
-    -X $version.gitVersion=$KUBERNETES -X $version.gitMajor=1 -X $version.gitMinor=${minor%%.*}" tool ||
-    fail "Kubernetes $KUBERNETES does not build"
-  mv "$PROGRAMS.new" "$PROGRAMS"
+  CGO_ENABLED=0 go -C "$1" build -buildvcs=false -trimpath -o "$folder.new/" -ldflags "-s -w \
+    -X $version.gitVersion=$kubernetes -X $version.gitMajor=1 -X $version.gitMinor=${minor%%.*}" tool ||
+    fail "Kubernetes $kubernetes does not build"
+  mv "$folder.new" "$folder"
 }
 
 # The folder of the images' archives, named after what goes into them.

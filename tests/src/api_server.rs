@@ -23,6 +23,7 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// The server. Users are known by their tokens: admin may do all, alice and bob nothing.
 pub struct ApiServer {
+    program: PathBuf,
     folder: tempfile::TempDir,
     etcd: Child,
     server: Child,
@@ -39,13 +40,20 @@ impl Drop for ApiServer {
 }
 
 impl ApiServer {
-    /// Starts it, and waits until it is ready. `KNARK_API_SERVER` names another program than the test cluster's.
+    /// Starts the test cluster's, and waits until it is ready. `KNARK_API_SERVER` names another program.
     pub fn start() -> Self {
-        Self::auditing("Metadata")
+        Self::of(None, "Metadata")
     }
 
     /// The same with an audit log of this level, such as `RequestResponse`, in which bodies are.
     pub fn auditing(level: &str) -> Self {
+        Self::of(None, level)
+    }
+
+    /// Starts this program, or the test cluster's, with an audit log of this level, and waits until it is ready.
+    pub fn of(program: Option<PathBuf>, level: &str) -> Self {
+        let named = || std::env::var_os("KNARK_API_SERVER").map_or_else(|| programs().join("kube-apiserver"), PathBuf::from);
+        let program = program.unwrap_or_else(named);
         let folder = tempfile::tempdir().expect("a folder");
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("a file can be written");
         let admin = "admin-token,admin,uid-admin,\"system:masters\"\n";
@@ -71,8 +79,8 @@ impl ApiServer {
                 .chain(["--initial-cluster", &format!("default={peer}")])
                 .collect::<Vec<_>>(),
         );
-        let server = spawn_server(folder.path(), ports);
-        let mut new = Self { folder, etcd, server, ports };
+        let server = spawn_server(&program, folder.path(), ports);
+        let mut new = Self { program, folder, etcd, server, ports };
         new.wait();
         new
     }
@@ -81,7 +89,7 @@ impl ApiServer {
     pub fn restart(&mut self) {
         self.server.kill().expect("the server runs");
         self.server.wait().expect("a child can be waited for");
-        self.server = spawn_server(self.folder.path(), self.ports);
+        self.server = spawn_server(&self.program, self.folder.path(), self.ports);
         self.wait();
     }
 
@@ -151,12 +159,16 @@ impl ApiServer {
     }
 }
 
+/// API servers of other minor versions than the test cluster's, the oldest first.
+pub fn other_versions() -> Vec<PathBuf> {
+    cluster(&["api-servers"]).lines().map(PathBuf::from).collect()
+}
+
 fn programs() -> PathBuf {
     PathBuf::from(cluster(&["programs"]))
 }
 
-fn spawn_server(folder: &Path, [etcd, _, port]: [u16; 3]) -> Child {
-    let program = std::env::var_os("KNARK_API_SERVER").map_or_else(|| programs().join("kube-apiserver"), PathBuf::from);
+fn spawn_server(program: &Path, folder: &Path, [etcd, _, port]: [u16; 3]) -> Child {
     let arguments = format!(
         "--etcd-servers http://127.0.0.1:{etcd} --bind-address 127.0.0.1 --secure-port {port} --advertise-address 127.0.0.1 \
          --endpoint-reconciler-type none --cert-dir certs --service-account-issuer https://kubernetes.default.svc \
@@ -164,7 +176,7 @@ fn spawn_server(folder: &Path, [etcd, _, port]: [u16; 3]) -> Child {
          --service-cluster-ip-range 10.96.0.0/16 --token-auth-file tokens.csv --authorization-mode RBAC \
          --audit-policy-file audit-policy.yaml --audit-log-path audit.log"
     );
-    spawn(folder, &program, &arguments.split_whitespace().collect::<Vec<_>>())
+    spawn(folder, program, &arguments.split_whitespace().collect::<Vec<_>>())
 }
 
 fn spawn(folder: &Path, program: &Path, arguments: &[&str]) -> Child {
