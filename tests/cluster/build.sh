@@ -49,20 +49,40 @@ images() {
 }
 
 build_images() {
-  local folder new image
+  local folder new target
   folder=$(images)
   new=$folder.new
   progress "building the images of the nodes"
   rm -rf "$CACHE"/images-* && mkdir -p "$new" # those of another Dockerfile as well
   root_filesystem "$new/root"
-  # A storage of our own, without a daemon, overlay mounts or anything left behind.
-  local buildah=(buildah --root "$new/storage" --runroot "$new/run" --storage-driver vfs)
-  for image in pause knark-test; do
-    "${buildah[@]}" bud --quiet --isolation chroot --file "$HERE/Dockerfile" --target "$image" --tag "localhost/$image:1" "$new/root"
-    "${buildah[@]}" push --quiet "localhost/$image:1" "oci-archive:$new/$image.tar:localhost/$image:1"
-  done > /dev/null
+  for target in pause knark-test; do
+    build_image "$new" "localhost/$target:1" "$new/$target.tar" --file "$HERE/Dockerfile" --target "$target" "$new/root"
+  done
   rm -rf "$new/root" "$new/storage" "$new/run"
   mv "$new" "$folder"
+}
+
+# build_image FOLDER NAME ARCHIVE ARGUMENT...: with a storage of its own in the folder, without a daemon, overlay mounts or
+# anything left behind.
+build_image() {
+  local buildah=(buildah --root "$1/storage" --runroot "$1/run" --storage-driver vfs)
+  "${buildah[@]}" bud --quiet --isolation chroot --tag "$2" "${@:4}" > /dev/null
+  "${buildah[@]}" push --quiet "$2" "oci-archive:$3:$2" > /dev/null
+}
+
+# api_server_image VERSION: the archive of an image with this API server.
+api_server_image() { echo "$CACHE/kubernetes-$1/kube-apiserver.tar"; }
+
+build_api_server_image() {
+  local archive new=$CACHE/api-server-image.new
+  archive=$(api_server_image "$1")
+  [[ ! -f $archive ]] || return 0
+  [[ -d ${archive%/*} ]] || fail "no API server $1 was built; \`cluster api-servers\` lists those that were"
+  progress "building the image of the API server $1"
+  rm -rf "$new" && mkdir -p "$new"
+  build_image "$new" "localhost/kube-apiserver:$1" "$new/archive.tar" --file "$HERE/api-server.Dockerfile" "${archive%/*}"
+  mv "$new/archive.tar" "$archive"
+  rm -rf "$new"
 }
 
 # root_filesystem FOLDER: a static busybox with a link for each of its applets, and what programs expect beside them. The

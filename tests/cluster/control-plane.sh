@@ -24,21 +24,14 @@ default_accounts() {
 api_ready() { : 2> /dev/null < "/dev/tcp/127.0.0.1/$API_PORT" && k get --raw /readyz; }
 
 control_plane_up() {
+  local flags
   credentials
   # Nothing here outlives a crash of the machine, so etcd needn't wait for the disk.
   start etcd etcd --data-dir "$STATE/etcd" --unsafe-no-fsync --logger zap \
     --listen-client-urls $ETCD --advertise-client-urls $ETCD \
     --listen-peer-urls $ETCD_PEER --initial-advertise-peer-urls $ETCD_PEER --initial-cluster "default=$ETCD_PEER"
-  start kube-apiserver "$PROGRAMS/kube-apiserver" --etcd-servers $ETCD \
-    --bind-address 127.0.0.1 --secure-port $API_PORT --advertise-address 127.0.0.1 --endpoint-reconciler-type none \
-    --tls-cert-file "$PKI/apiserver.crt" --tls-private-key-file "$PKI/apiserver.key" --client-ca-file "$PKI/ca.crt" \
-    --kubelet-certificate-authority "$PKI/ca.crt" --kubelet-preferred-address-types Hostname \
-    --kubelet-client-certificate "$PKI/apiserver.crt" --kubelet-client-key "$PKI/apiserver.key" \
-    --service-account-issuer https://kubernetes.default.svc --service-account-key-file "$PKI/accounts.pub" \
-    --service-account-signing-key-file "$PKI/accounts.key" --service-cluster-ip-range 10.96.0.0/16 \
-    --token-auth-file "$PKI/tokens.csv" --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction \
-    --allow-privileged --audit-policy-file "$STATE/audit-policy.yaml" --audit-log-path "$STATE/audit.log" \
-    --audit-log-maxsize 500 --audit-log-maxbackup 1
+  mapfile -t flags < <(api_server_flags $API_PORT "$STATE")
+  start kube-apiserver "$PROGRAMS/kube-apiserver" "${flags[@]}"
   wait_for 120 kube-apiserver api_ready
   # A node that says nothing for 10 s is NotReady; the kubelets renew their leases every 2 s. Certificate requests
   # are signed, so a test can make users with certificates, too.
@@ -50,6 +43,21 @@ control_plane_up() {
   start kube-scheduler "$PROGRAMS/kube-scheduler" --kubeconfig "$(kubeconfig scheduler)" \
     --secure-port 0 --leader-elect=false
   progress "control plane ready after $SECONDS s"
+}
+
+# api_server_flags PORT FOLDER: one a line. The folder has its audit policy, and gets its audit log.
+api_server_flags() {
+  local flags=(--etcd-servers=$ETCD
+    --bind-address=127.0.0.1 --secure-port="$1" --advertise-address=127.0.0.1 --endpoint-reconciler-type=none
+    --tls-cert-file="$PKI/apiserver.crt" --tls-private-key-file="$PKI/apiserver.key" --client-ca-file="$PKI/ca.crt"
+    --kubelet-certificate-authority="$PKI/ca.crt" --kubelet-preferred-address-types=Hostname
+    --kubelet-client-certificate="$PKI/apiserver.crt" --kubelet-client-key="$PKI/apiserver.key"
+    --service-account-issuer=https://kubernetes.default.svc --service-account-key-file="$PKI/accounts.pub"
+    --service-account-signing-key-file="$PKI/accounts.key" --service-cluster-ip-range=10.96.0.0/16
+    --token-auth-file="$PKI/tokens.csv" --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction
+    --allow-privileged --audit-policy-file="$2/audit-policy.yaml" --audit-log-path="$2/audit.log"
+    --audit-log-maxsize=500 --audit-log-maxbackup=1)
+  printf '%s\n' "${flags[@]}"
 }
 
 control_plane_down() {

@@ -1,0 +1,3 @@
+# Built by build.sh, in the folder of a Kubernetes' programs.
+FROM scratch
+COPY kube-apiserver /usr/local/bin/kube-apiserver
