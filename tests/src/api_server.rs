@@ -42,18 +42,17 @@ impl Drop for ApiServer {
 impl ApiServer {
     /// Starts the test cluster's, and waits until it is ready. `KNARK_API_SERVER` names another program.
     pub fn start() -> Self {
-        Self::of(None, "Metadata")
+        Self::auditing("Metadata")
     }
 
-    /// The same with an audit log of this level, such as `RequestResponse`, in which bodies are.
+    /// The same with an audit log of this level: `RequestResponse` has bodies, `None` is no log.
     pub fn auditing(level: &str) -> Self {
-        Self::of(None, level)
+        let named = std::env::var_os("KNARK_API_SERVER");
+        Self::of(&named.map_or_else(|| programs().join("kube-apiserver"), PathBuf::from), level)
     }
 
-    /// Starts this program, or the test cluster's, with an audit log of this level, and waits until it is ready.
-    pub fn of(program: Option<PathBuf>, level: &str) -> Self {
-        let named = || std::env::var_os("KNARK_API_SERVER").map_or_else(|| programs().join("kube-apiserver"), PathBuf::from);
-        let program = program.unwrap_or_else(named);
+    /// Starts this program with an audit log of this level, and waits until it is ready.
+    pub fn of(program: &Path, level: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("a file can be written");
         let admin = "admin-token,admin,uid-admin,\"system:masters\"\n";
@@ -79,8 +78,8 @@ impl ApiServer {
                 .chain(["--initial-cluster", &format!("default={peer}")])
                 .collect::<Vec<_>>(),
         );
-        let server = spawn_server(&program, folder.path(), ports);
-        let mut new = Self { program, folder, etcd, server, ports };
+        let server = spawn_server(program, folder.path(), ports);
+        let mut new = Self { program: program.to_owned(), folder, etcd, server, ports };
         new.wait();
         new
     }
@@ -99,6 +98,11 @@ impl ApiServer {
         kill_process(Pid::from_child(&self.etcd), signal).expect("etcd runs");
     }
 
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.ports[2])
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.server.id()
@@ -108,7 +112,7 @@ impl ApiServer {
     pub fn kubectl(&self, user: &str) -> Command {
         let mut command = Command::new(programs().join("kubectl"));
         command
-            .arg(format!("--server=https://127.0.0.1:{}", self.ports[2]))
+            .arg(format!("--server={}", self.url()))
             .arg(format!("--token={user}-token"))
             .arg("--insecure-skip-tls-verify")
             .arg(format!("--cache-dir={}", self.folder.path().join("cache").display()))
@@ -174,7 +178,7 @@ fn spawn_server(program: &Path, folder: &Path, [etcd, _, port]: [u16; 3]) -> Chi
          --endpoint-reconciler-type none --cert-dir certs --service-account-issuer https://kubernetes.default.svc \
          --service-account-key-file accounts.pub --service-account-signing-key-file accounts.key \
          --service-cluster-ip-range 10.96.0.0/16 --token-auth-file tokens.csv --authorization-mode RBAC \
-         --audit-policy-file audit-policy.yaml --audit-log-path audit.log"
+         --audit-policy-file audit-policy.yaml --audit-log-path audit.log --audit-log-maxsize 4096"
     );
     spawn(folder, program, &arguments.split_whitespace().collect::<Vec<_>>())
 }

@@ -3,5 +3,7 @@
 pub mod api_server;
 pub mod cluster;
 pub mod console;
+pub mod load;
 pub mod program;
 pub mod recording;
+pub mod soak;

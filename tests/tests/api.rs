@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -11,7 +12,9 @@ use std::{
 use knark_tests::{
     api_server::{ApiServer, other_versions},
     cluster::{PATIENCE, Trace},
+    load,
     program::{plugin, tracer},
+    soak::{attach_and_detach, compare},
 };
 use serde_json::{Value, json};
 
@@ -125,7 +128,7 @@ fn every_request_to_other_versions_is_what_the_audit_log_says() {
     assert!(programs.len() > 1, "{programs:?}");
     for program in programs {
         println!("{}", program.display());
-        compare_with_audit_log(&ApiServer::of(Some(program), "Metadata"));
+        compare_with_audit_log(&ApiServer::of(&program, "Metadata"));
     }
 }
 
@@ -215,6 +218,30 @@ fn same_by_audit_log(server: &ApiServer, complete: &BTreeMap<String, &Value>) ->
         compared += 1;
     }
     compared
+}
+
+#[test]
+fn traces_that_come_and_go_under_load_lose_nothing() {
+    let server = ApiServer::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async { load::prepare(&load::connect(&server.url())?).await }).unwrap();
+    let (url, over) = (server.url(), AtomicBool::new(false));
+    let sessions = thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                runtime.block_on(load::mixed(&url, 600, 8)).unwrap();
+            }
+        });
+        let sessions = attach_and_detach(&server, 500, |sessions| sessions == 3 || load.is_finished());
+        over.store(true, Ordering::Relaxed);
+        load.join().unwrap();
+        sessions.unwrap()
+    });
+    let compared = compare(&server, &sessions).unwrap();
+    assert!(compared.len() == 3 && compared.iter().all(|one| one.made > 100), "{compared:?}");
+    assert!(compared.iter().all(|one| (one.missing, one.twice, one.lost) == (0, 0, 0)), "{compared:?}");
+    // It is the same process, and answers.
+    assert_eq!(server.admin(["get", "--raw", "/livez"]), "ok");
 }
 
 #[test]

@@ -2,11 +2,13 @@
 //!
 //! `bench` as root, with release builds of kubectl-knark and knark-tracer beside it; bpftrace, taskset and a mounted debugfs
 //! are needed. `bench cluster` measures the way through the test cluster instead,
-//! `bench rules` the matching of policies.
+//! `bench rules` the matching of policies, `bench api [FLAG...]` what an API server pays for a trace with these flags, and
+//! `bench soak [REQUESTS]` whether it takes harm.
 //! The load runs on the first CPU, the tracers on the second. Each figure is the median of paired runs: without a tracer,
 //! with knark, with bpftrace, and again.
 #![expect(clippy::cast_precision_loss, reason = "sizes and counts here are far below what an f64 holds exactly")]
 
+mod api;
 mod cluster;
 mod rules;
 
@@ -34,8 +36,11 @@ fn main() -> Result<()> {
         [] => everything(),
         ["cluster"] => cluster::readiness(),
         ["rules"] => rules::growth(),
+        ["api", flags @ ..] => api::cost(flags),
+        ["soak"] => api::soak(200_000),
+        ["soak", requests] => api::soak(requests.parse()?),
         ["load", kind, count, path] => load(kind, count.parse()?, path),
-        _ => bail!("usage: bench [cluster|rules]"),
+        _ => bail!("usage: bench [cluster|rules|api [FLAG...]|soak [REQUESTS]]"),
     }
 }
 
@@ -210,17 +215,22 @@ impl Tracer {
             }
         }
         self.child.wait()?;
-        // The kernel takes its time to detach, and what is measured next shall not pay for it.
-        let until = Instant::now() + Duration::from_mins(1);
-        while detaching() {
-            if Instant::now() > until {
-                bail!("a tracer is still detaching");
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
+        await_detached()?;
         let last = self.reader.join().ok().flatten().unwrap_or_default();
         Ok(serde_json::from_str(&last).unwrap_or(Value::Null))
     }
+}
+
+/// Waits until no tracer is there: the kernel takes its time to detach, and what is measured next shall not pay for it.
+fn await_detached() -> Result<()> {
+    let until = Instant::now() + Duration::from_mins(1);
+    while detaching() {
+        if Instant::now() > until {
+            bail!("a tracer is still detaching");
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
 }
 
 /// Whether a tracer that was told to end is still there.

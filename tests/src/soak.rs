@@ -1,0 +1,151 @@
+//! Traces of requests that come and go while an API server is under load, compared with its audit log.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::{BufRead as _, BufReader},
+    process::{Child, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::{
+    api_server::ApiServer,
+    cluster::PATIENCE,
+    program::{plugin, tracer},
+};
+
+/// What is under way when a trace is told to end is not held against it: so long before that all must be shown.
+const MARGIN: Duration = Duration::from_millis(200);
+const POLL: Duration = Duration::from_millis(20);
+
+/// A trace of an API server's requests on this machine.
+pub struct Session {
+    child: Child,
+    shown: Arc<Mutex<Shown>>,
+    reader: JoinHandle<()>,
+}
+
+/// What a trace has shown.
+#[derive(Debug, Default)]
+pub struct Shown {
+    /// When the first request ended that was shown; what has been received since then is shown. As RFC 3339, like all times here.
+    pub from: Option<String>,
+    /// When it was told to end, but for what is under way.
+    pub to: String,
+    /// How often the end of a request was shown, by audit id.
+    pub complete: HashMap<String, u32>,
+    /// What the trace itself says at its end.
+    pub summary: Value,
+}
+
+/// What a trace showed beside what the audit log says of the same time.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// Requests by the audit log.
+    pub made: u64,
+    /// Those that were shown not even once.
+    pub missing: u64,
+    /// Those that were shown more than once.
+    pub twice: u64,
+    /// What the trace itself counted as lost.
+    pub lost: u64,
+}
+
+impl Session {
+    /// Begins; `flags` are those of `trace` besides.
+    pub fn start(server: &ApiServer, flags: &[&str]) -> Result<Self> {
+        let mut command = plugin();
+        command.env("KNARK_TRACER", tracer()).args(["trace", "--local", "--on", "api", "-o", "json"]).args(flags);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let stdout = child.stdout.take().context("a pipe")?;
+        let shown = Arc::new(Mutex::new(Shown::default()));
+        let (writer, pid) = (Arc::clone(&shown), server.pid());
+        let reader = thread::spawn(move || {
+            for line in BufReader::with_capacity(1 << 20, stdout).split(b'\n').map_while(Result::ok) {
+                let Ok(event) = serde_json::from_slice::<Value>(&line) else { continue };
+                writer.lock().unwrap_or_else(PoisonError::into_inner).take(&event, pid);
+            }
+        });
+        Ok(Self { child, shown, reader })
+    }
+
+    /// How many requests have been shown.
+    pub fn shown(&self) -> usize {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).complete.len()
+    }
+
+    /// Ends it as Ctrl-C does; what it has shown.
+    pub fn end(mut self) -> Result<Shown> {
+        let to = Timestamp::try_from(SystemTime::now() - MARGIN)?;
+        kill_process(Pid::from_child(&self.child), Signal::INT)?;
+        let ended = self.child.wait()?;
+        ensure!(ended.success(), "the trace failed: {ended}");
+        ensure!(self.reader.join().is_ok(), "what the trace shows could not be read");
+        let mut shown = std::mem::take(&mut *self.shown.lock().unwrap_or_else(PoisonError::into_inner));
+        shown.to = format!("{to:.6}");
+        Ok(shown)
+    }
+}
+
+impl Shown {
+    fn take(&mut self, event: &Value, pid: u32) {
+        if event["type"] == "summary" {
+            self.summary = event["summary"].clone();
+        }
+        let api = &event["api"];
+        if event["process"]["pid"] != pid || api["stage"] != "complete" {
+            return;
+        }
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        self.from.get_or_insert_with(|| text(&event["time"]));
+        *self.complete.entry(text(&api["audit_id"])).or_default() += 1;
+    }
+}
+
+/// Holds what was shown against the server's audit log.
+pub fn compare(server: &ApiServer, sessions: &[Shown]) -> Result<Vec<Compared>> {
+    let mut compared: Vec<Compared> = sessions
+        .iter()
+        .map(|shown| Compared { lost: shown.summary["lost"].as_u64().unwrap_or(u64::MAX), ..Compared::default() })
+        .collect();
+    let log = BufReader::new(fs::File::open(server.audit_log()).context("opening the audit log")?);
+    for line in log.split(b'\n') {
+        let Ok(line) = serde_json::from_slice::<Value>(&line?) else { continue };
+        let unauthenticated = line["stage"] == "ResponseStarted" && line["responseStatus"]["code"] == 401;
+        if !unauthenticated && line["stage"] != "ResponseComplete" {
+            continue;
+        }
+        let text = |field: &str| line[field].as_str().unwrap_or_default();
+        for (shown, compared) in sessions.iter().zip(&mut compared) {
+            let received = shown.from.as_deref().is_some_and(|from| text("requestReceivedTimestamp") > from);
+            if received && text("stageTimestamp") < shown.to.as_str() {
+                let times = shown.complete.get(text("auditID")).copied().unwrap_or_default();
+                compared.made += 1;
+                compared.missing += u64::from(times == 0);
+                compared.twice += u64::from(times > 1);
+            }
+        }
+    }
+    Ok(compared)
+}
+
+/// Traces again and again, each time until so many requests have been shown, until `over`.
+pub fn attach_and_detach(server: &ApiServer, each: usize, over: impl Fn(usize) -> bool) -> Result<Vec<Shown>> {
+    let mut sessions = Vec::new();
+    while !over(sessions.len()) {
+        let (session, begun) = (Session::start(server, &[])?, Instant::now());
+        while session.shown() < each && !over(sessions.len()) {
+            ensure!(session.shown() > 0 || begun.elapsed() < PATIENCE, "no request is shown");
+            thread::sleep(POLL);
+        }
+        sessions.push(session.end()?);
+    }
+    Ok(sessions)
+}
