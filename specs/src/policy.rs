@@ -3,6 +3,7 @@
 //! The types are the language: their JSON Schema is what `schema policy` prints, what the CRD is made of, and what the
 //! structural stage of validation checks.
 
+pub mod begun;
 pub mod compile;
 mod conditions;
 pub mod document;

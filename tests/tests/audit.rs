@@ -208,6 +208,42 @@ spec: {rules: [{name: read, severity: high, api: {verbs: [get, list], resources:
 }
 
 #[test]
+fn a_request_that_lasts_matches_a_rule_once_wherever_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = "/api/v1/namespaces/shop/pods/web/attach";
+    let from = line(path, 1).replace("ResponseComplete", "ResponseStarted");
+    // It came in when the other line says.
+    let mut to: Value = serde_json::from_str(&line(path, 2)).unwrap();
+    to["requestReceivedTimestamp"] = "2026-01-02T03:04:01.000000Z".into();
+    let to = to.to_string();
+    let log = write(folder.path(), "audit.log", from + &to);
+    let policy = "\
+apiVersion: knark.dev/v1alpha1
+kind: TracePolicy
+metadata: {name: sessions}
+spec: {rules: [{name: any, severity: high, api: {users: [alice]}}, {name: ended, api: {users: [alice]}, where: has(api.latency_ns)}]}
+";
+    let policy = write(folder.path(), "policy.yaml", policy);
+    let record = folder.path().join("rec.knark");
+    let (events, sums, output) = told({
+        let mut command = trace(&["--audit-log", &log, "-f", &policy, "--record"]);
+        command.arg(&record);
+        command
+    });
+    let rules =
+        |event: &Value| event["matches"].as_array().unwrap().iter().map(|found| found["rule"].clone()).collect::<Vec<_>>();
+    assert_eq!(events.iter().map(rules).collect::<Vec<_>>(), [["any"], ["ended"]], "{}", seen(&output));
+    assert_eq!(sums["matches"], json!({"high": 1, "medium": 1}));
+    let mut replay = plugin();
+    replay.arg("replay").arg(&record).args(["-f", &policy]);
+    assert_eq!(told(replay).0, events);
+    let tested = plugin().args(["policy", "test", &policy, "--explain", "--events"]).arg(&record).output().unwrap();
+    let (shown, said) = (String::from_utf8_lossy(&tested.stdout), String::from_utf8_lossy(&tested.stderr));
+    assert!(shown.contains("no   sessions/any: the request matched it when it began"), "{}", seen(&tested));
+    assert!(said.ends_with("2 matches in 2 events\n"), "{}", seen(&tested));
+}
+
+#[test]
 fn rules_that_an_audit_log_can_not_match_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let log = write(folder.path(), "audit.log", LOG);

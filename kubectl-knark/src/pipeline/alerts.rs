@@ -7,6 +7,7 @@ use knark_specs::{
     event::Event,
     policy::{
         Severity,
+        begun::Begun,
         matcher::{Policies, Surroundings},
     },
 };
@@ -36,6 +37,7 @@ impl Surroundings for Labels {
 pub struct Alerts {
     policies: watch::Receiver<Arc<Policies>>,
     labels: Labels,
+    begun: Begun,
     /// Matches so far.
     matches: BTreeMap<Severity, u64>,
     /// Rules of which an expression could not be evaluated: how often, by policy and rule.
@@ -45,14 +47,15 @@ pub struct Alerts {
 impl Alerts {
     /// Policies that may change while the trace runs.
     pub fn new(policies: watch::Receiver<Arc<Policies>>, labels: Labels) -> Self {
-        Self { policies, labels, matches: BTreeMap::new(), failures: BTreeMap::new() }
+        Self { policies, labels, begun: Begun::default(), matches: BTreeMap::new(), failures: BTreeMap::new() }
     }
 
-    /// The rules that an event matches. `warn` is told of a rule that can't be evaluated, the first time.
+    /// The rules that an event matches, and that its request hasn't matched before. `warn` is told of a rule that can't be evaluated, the first time.
     pub fn of(&mut self, event: &Event, mut warn: impl FnMut(&str)) -> Vec<Match> {
         let policies = Arc::clone(&self.policies.borrow());
         let mut failures = Vec::new();
-        let matches = policies.matches(event, &self.labels, |failure| failures.push(failure));
+        let mut matches = policies.matches(event, &self.labels, |failure| failures.push(failure));
+        self.begun.take_known(event, &mut matches);
         for failure in failures {
             let policy = policies.policies().get(failure.rule.policy).map_or("", |policy| &policy.name);
             let count = self.failures.entry((policy.to_owned(), failure.rule.name.clone())).or_default();
@@ -115,6 +118,25 @@ mod tests {
         assert_eq!(set.problems, []);
         let policies: Arc<Policies> = Arc::new(set.policies);
         Alerts::new(watch::channel(policies).1, Labels::default())
+    }
+
+    #[test]
+    fn a_request_matches_a_rule_once() {
+        let request = |stage: &str, code: Option<u16>| {
+            let api = json!({ "request_id": "1", "stage": stage, "code": code, "resource": "pods", "subresource": "exec" });
+            cases::event(json!({ "api": api }).as_object().unwrap()).unwrap()
+        };
+        let (started, complete) = (request("started", None), request("complete", Some(101)));
+        for (rule, counts) in [
+            ("{name: r, api: {subresources: [exec]}}", [1, 0]),
+            ("{name: r, api: {subresources: [exec], codes: [101]}}", [0, 1]),
+            ("{name: r, api: {}, where: 'api.stage == \"complete\"'}", [0, 1]),
+            ("{name: r, api: {}}, {name: s, api: {codes: [101]}}", [1, 1]),
+        ] {
+            let mut alerts = alerts(rule);
+            assert_eq!([&started, &complete].map(|event| alerts.of(event, |_| {}).len()), counts, "{rule}");
+            assert_eq!(alerts.matches().values().sum::<u64>(), u64::try_from(counts[0] + counts[1]).unwrap(), "{rule}");
+        }
     }
 
     #[test]

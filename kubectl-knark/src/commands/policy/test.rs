@@ -10,7 +10,10 @@ use anyhow::Context as _;
 use knark_specs::{
     cases::{self, CaseFile},
     event::Event,
-    policy::matcher::{Surroundings, Unknown},
+    policy::{
+        begun::Begun,
+        matcher::{Surroundings, Unknown},
+    },
     yaml::Node,
 };
 
@@ -101,19 +104,23 @@ fn against_events(args: &Args, mut sources: Vec<Source>, from: &std::path::Path)
         return Ok(Exit::Usage);
     }
     check_rules(args, &set.policies.rules().iter().map(|rule| rule.name.clone()).collect())?;
-    let (mut seen, mut matches) = (0_u64, 0_u64);
+    let (mut seen, mut matches, mut begun) = (0_u64, 0_u64, Begun::default());
+    let wanted = |rule: &String| args.rules.is_empty() || args.rules.contains(rule);
     let doing = || format!("reading the events {}", from.display());
     let mut written = Ok(Exit::Done);
     events(from, |event| {
         seen += 1;
         let mut text = String::new();
-        for found in set.matches(&event, &Unknown) {
-            if args.rules.is_empty() || args.rules.contains(&found.rule) {
-                matches += 1;
-                let _ = writeln!(text, "  {:<8} {}/{}: {}", found.severity.name(), found.policy, found.rule, found.message);
-            }
+        let mut all = set.matches(&event, &Unknown);
+        let known = begun.take_known(&event, &mut all);
+        for found in all.iter().filter(|found| wanted(&found.rule)) {
+            matches += 1;
+            let _ = writeln!(text, "  {:<8} {}/{}: {}", found.severity.name(), found.policy, found.rule, found.message);
         }
         if args.explain {
+            for found in known.iter().filter(|found| wanted(&found.rule)) {
+                let _ = writeln!(text, "  no   {}/{}: the request matched it when it began", found.policy, found.rule);
+            }
             text.push_str(&report(args, &set, &event, &Unknown).1);
         }
         if !text.is_empty() && written.is_ok() {
