@@ -12,7 +12,7 @@ trap 'rm -rf "$folder"' EXIT
 
 main() {
   local seconds=${1:-20} targets=("${@:2}")
-  ((${#targets[@]})) || targets=(policy matcher cel frame audit)
+  ((${#targets[@]})) || targets=(policy matcher cel frame audit body)
   tests/setup.sh fuzz
   # What both use is of the versions that the other crates are tested with.
   cp Cargo.lock tests/fuzz/Cargo.lock
@@ -28,6 +28,7 @@ one() {
     matcher) seeds=(specs/cases) options+=(-max_len=6000 -dict=tests/fuzz/yaml.dict) ;;
     cel) seeds=(tests/fuzz/seeds/cel) options+=(-max_len=1000 -dict=tests/fuzz/cel.dict) ;;
     audit) seeds=(specs/src/audit/tests) options+=(-max_len=50000) ;;
+    body) seeds=(tests/fuzz/seeds/body) options+=(-max_len=20000) ;;
     frame) options+=(-max_len=20000) ;;
   esac
   mkdir "$folder/corpus"

@@ -37,13 +37,13 @@ struct Decoder {
 impl Decoder {
     /// runtime.Unknown: typeMeta, raw, contentEncoding, contentType.
     fn envelope(&mut self, bytes: &[u8], depth: usize) -> Value {
-        let fields = self.read(bytes);
+        let fields = self.parts(bytes, 4);
         let text = |fields: &Fields<'_>, number| {
             let last = fields.numbered(number).filter_map(whole).last();
             String::from_utf8_lossy(last.unwrap_or_default()).into_owned()
         };
         let meta = joined(fields.numbered(1));
-        let meta = self.read(&meta);
+        let meta = self.parts(&meta, 2);
         let [version, kind, encoding, format] = [text(&meta, 1), text(&meta, 2), text(&fields, 3), text(&fields, 4)];
         let raw = fields.numbered(2).filter_map(bytes_of).last().unwrap_or_default();
         let is_plain = encoding.is_empty() && matches!(format.as_str(), "" | "application/vnd.kubernetes.protobuf");
@@ -74,7 +74,7 @@ impl Decoder {
         let wires = self.read(bytes);
         let mut is_zero = true;
         for field in message.fields() {
-            let found = wires.numbered(field.number).filter(|wire| field.takes(*wire));
+            let found = wires.numbered(field.number).filter(|wire| field.takes(*wire) && field.can_use(*wire));
             let Some(name) = field.name else {
                 if let Type::Message(message) = field.of {
                     is_zero &= self.message(message, &joined(found), depth, out);
@@ -111,38 +111,32 @@ impl Decoder {
 
     /// A field's value, and whether it is zero, in which case a pointer is absent.
     fn one<'a>(&mut self, field: &Field, found: impl Iterator<Item = Wire<'a>> + Clone, depth: usize) -> (Value, bool) {
-        let is_there = found.clone().any(|wire| !matches!(wire, Wire::Cut(_)) || field.of.is_joined());
+        let is_there = found.clone().next().is_some();
         if !is_there && (field.pointer || matches!(field.of, Type::Bytes | Type::Texts)) {
             return (Value::Null, true);
         }
-        let (value, is_zero) = if field.of.is_joined() {
-            self.joined(field.of, &joined(found), depth)
-        } else {
-            self.single(field.of, found.filter(|wire| !matches!(wire, Wire::Cut(_))).last())
-        };
+        let (value, is_zero) =
+            if field.of.is_joined() { self.joined(field.of, &joined(found), depth) } else { self.single(field.of, found.last()) };
         (value, is_zero && !field.pointer)
     }
 
     fn list<'a>(&mut self, field: &Field, found: impl Iterator<Item = Wire<'a>>, depth: usize) -> (Value, bool) {
         let mut values = Vec::new();
         for wire in found {
-            match (wire, field.of) {
-                (Wire::Bytes(mut packed) | Wire::Cut(mut packed), Type::Bool | Type::Int | Type::Float) => {
-                    while !packed.is_empty() {
-                        let wire = match field.of {
-                            Type::Float => wire::fixed64(&mut packed).map(Wire::Fixed64),
-                            _ => wire::varint(&mut packed).map(Wire::Varint),
-                        };
-                        if wire.is_none() || !self.spend(1) {
-                            self.cut = true;
-                            break;
-                        }
-                        values.push(self.single(field.of, wire).0);
+            // Numbers, packed.
+            if let (false, Some(mut packed)) = (field.of.takes(wire), bytes_of(wire)) {
+                while !packed.is_empty() {
+                    let wire = match field.of {
+                        Type::Float => wire::fixed64(&mut packed).map(Wire::Fixed64),
+                        _ => wire::varint(&mut packed).map(Wire::Varint),
+                    };
+                    if wire.is_none() || !self.spend(1) {
+                        self.cut = true;
+                        break;
                     }
-                    continue;
+                    values.push(self.single(field.of, wire).0);
                 }
-                (Wire::Cut(_), of) if !of.is_joined() => continue,
-                _ => {}
+                continue;
             }
             if !self.spend(1) {
                 break;
@@ -156,11 +150,11 @@ impl Decoder {
     fn map<'a>(&mut self, field: &Field, found: impl Iterator<Item = Wire<'a>>, depth: usize) -> (Value, bool) {
         let mut values = Map::new();
         for entry in found.filter_map(bytes_of) {
-            let entry = self.read(entry);
+            let entry = self.parts(entry, 2);
             let key = entry.numbered(1).filter_map(whole).last();
             // A value that lacks its end is none, unless it is of parts.
             let value = entry.numbered(2).last();
-            let is_lost = key.is_none() && entry.cut || matches!(value, Some(Wire::Cut(_))) && !field.of.is_joined();
+            let is_lost = key.is_none() && entry.cut || matches!(value, Some(Wire::Cut(_))) && !field.of.has_parts();
             if is_lost || entry.cut && value.is_none() {
                 continue;
             }
@@ -214,7 +208,14 @@ impl Decoder {
             Type::SchemaOr(union, schema) => return (self.schema(union, schema, bytes, depth), bytes.is_empty()),
             _ => {}
         }
-        let fields = self.read(bytes);
+        let fields = self.parts(
+            bytes,
+            match of {
+                Type::IntOrString => 3,
+                Type::Time | Type::MicroTime => 2,
+                _ => 1,
+            },
+        );
         let number = |number| {
             let numbers =
                 fields.numbered(number).filter_map(|wire| if let Wire::Varint(number) = wire { Some(number) } else { None });
@@ -253,7 +254,7 @@ impl Decoder {
 
     /// A schema, or what may stand in its place.
     fn schema(&mut self, union: Union, schema: Message, bytes: &[u8], depth: usize) -> Value {
-        let fields = self.read(bytes);
+        let fields = self.parts(bytes, 2);
         let schema_number = if matches!(union, Union::Bool) { 2 } else { 1 };
         let mut schemas = fields.numbered(schema_number).filter(|wire| bytes_of(*wire).is_some()).peekable();
         let mut others = Vec::new();
@@ -334,6 +335,13 @@ impl Decoder {
         left.is_some()
     }
 
+    /// What is called by other names than its fields', which are these and no more.
+    fn parts<'a>(&mut self, bytes: &'a [u8], most: u32) -> Fields<'a> {
+        let fields = self.read(bytes);
+        self.cut |= fields.iter().any(|(number, _)| *number > most);
+        fields
+    }
+
     fn read<'a>(&mut self, bytes: &'a [u8]) -> Fields<'a> {
         let fields = Fields::read(bytes);
         self.cut |= fields.cut;
@@ -351,6 +359,12 @@ impl Field {
         }
     }
 
+    /// Whether it says something, also without its end.
+    fn can_use(&self, wire: Wire<'_>) -> bool {
+        let is_packed = self.many == Many::List && !self.of.takes(wire);
+        !matches!(wire, Wire::Cut(_)) || self.many == Many::Map || is_packed || self.of.has_parts()
+    }
+
     /// Whether Go's JSON knows an empty value of this type: of structs it doesn't.
     fn has_empty(&self) -> bool {
         self.many != Many::One || self.pointer || matches!(self.of, Type::Texts) || !self.of.is_joined()
@@ -358,6 +372,11 @@ impl Field {
 }
 
 impl Type {
+    /// Whether it says something without its end as well.
+    fn has_parts(self) -> bool {
+        matches!(self, Self::Message(_) | Self::Texts)
+    }
+
     /// Whether this is a message, whose parts are joined where there are several.
     fn is_joined(self) -> bool {
         !matches!(self, Self::Text | Self::Bytes | Self::Bool | Self::Int | Self::Float)

@@ -76,7 +76,7 @@ pub fn redact(subject: &Subject<'_>, body: &mut ApiBody) {
         && !text.is_empty()
     {
         // In the part that is there, nothing may say what it is.
-        let is_riddle = subject.resource.is_empty() && body.truncated_from.is_some() && !text.contains("kind");
+        let is_riddle = subject.resource.is_empty() && body.truncated_from.is_some() && !kinds(text).any(|(_, whole)| whole);
         if is_secret || is_token || is_proxied || is_riddle || walk.holds_secret(text) {
             GONE.clone_into(text);
         }
@@ -245,16 +245,20 @@ fn is_called_secret(name: &str) -> bool {
     CALLED.iter().any(|called| name.ends_with(called))
 }
 
-/// Whether it says something like `kind: Secret`, however it is quoted.
+/// Whether it says something like `kind: Secret`.
 fn calls_itself_secret(text: &str) -> bool {
-    text.match_indices("kind").any(|(at, kind)| {
-        let rest = &text[at + kind.len()..];
-        let value = rest.trim_start_matches(|letter: char| !letter.is_alphanumeric());
-        let between = &rest[..rest.len() - value.len()];
-        let end = value.find(|letter: char| !letter.is_alphanumeric()).unwrap_or(value.len());
-        between.len() <= 32
-            && between.contains(':')
-            && ["Secret", "SecretList", "TokenRequest", "TokenReview"].contains(&&value[..end])
+    kinds(text).any(|(kind, _)| ["Secret", "SecretList", "TokenRequest", "TokenReview"].contains(&kind))
+}
+
+/// What follows `kind:`, however it is quoted, and whether it is there to its end.
+fn kinds(text: &str) -> impl Iterator<Item = (&str, bool)> {
+    text.match_indices("kind").filter_map(|(at, word)| {
+        let rest = &text[at + word.len()..];
+        let kind = rest.trim_start_matches(|letter: char| !letter.is_alphanumeric());
+        let between = &rest[..rest.len() - kind.len()];
+        let end = kind.find(|letter: char| !letter.is_alphanumeric());
+        let is_field = between.len() <= 32 && between.contains(':');
+        is_field.then(|| (&kind[..end.unwrap_or(kind.len())], end.is_some()))
     })
 }
 

@@ -70,3 +70,54 @@ pub fn depth(value: &Value) -> usize {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn times_are_shown_as_go_shows_them() {
+        for (seconds, want) in [
+            (0, json!("1970-01-01T00:00:00Z")),
+            (1_700_000_000, json!("2023-11-14T22:13:20Z")),
+            (-1, json!("1969-12-31T23:59:59Z")),
+            (ZERO_TIME, Value::Null),
+            (i64::MAX, json!(i64::MAX)),
+        ] {
+            assert_eq!(time(seconds).0, want);
+        }
+        for (seconds, nanoseconds, want) in [
+            (1, 2_999, json!("1970-01-01T00:00:01.000002Z")),
+            (0, 0, json!("1970-01-01T00:00:00.000000Z")),
+            (-1, 1_999, json!("1969-12-31T23:59:59.000001Z")),
+            (i64::MIN, i64::MIN, json!(i64::MIN)),
+            (i64::MAX, i64::MAX, json!(i64::MAX)),
+        ] {
+            assert_eq!(micro_time(seconds, nanoseconds).0, want);
+        }
+    }
+
+    #[test]
+    fn durations_are_shown_as_go_shows_them() {
+        for (nanoseconds, want) in [
+            (0, "0s"),
+            (1, "1ns"),
+            (1_100, "1.1µs"),
+            (2_200_000, "2.2ms"),
+            (3_300_000_000, "3.3s"),
+            (-245_000_000_000, "-4m5s"),
+            (18_367_001_000_000, "5h6m7.001s"),
+            (3_600_000_000_000, "1h0m0s"),
+            (i64::MIN, "-2562047h47m16.854775808s"),
+        ] {
+            assert_eq!(duration(nanoseconds), want);
+        }
+    }
+
+    #[test]
+    fn whole_numbers_have_no_fraction() {
+        assert_eq!([float(1.0), float(-2.5), float(f64::NAN)], [json!(1), json!(-2.5), Value::Null]);
+    }
+}
