@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::{
     alert::Match,
-    event::{ApiStage, Event, What},
+    event::{Api, ApiStage, Event, What},
 };
 
 /// Requests that are remembered; beyond, the oldest is forgotten, and its end may match anew.
@@ -24,8 +24,21 @@ pub struct Begun {
 #[derive(Debug, Default)]
 struct Request {
     number: u64,
+    /// What was asked for: a client may choose its requests' ids, and give one to several.
+    asked: Asked,
     /// By policy and rule: policies that are read again number their rules anew.
     rules: BTreeSet<(String, String)>,
+}
+
+/// Verb, path, query, and who asked.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Asked([String; 4]);
+
+impl Asked {
+    fn by(api: &Api) -> Self {
+        let user = api.user.as_ref().map(|user| user.name.clone()).unwrap_or_default();
+        Self([api.verb.clone(), api.path.clone(), api.query.clone(), user])
+    }
 }
 
 impl Begun {
@@ -34,10 +47,14 @@ impl Begun {
         let What::Api { api } = &event.what else { return Vec::new() };
         match api.stage {
             ApiStage::Started => {
-                self.remember(&api.request_id, matches);
+                self.remember(api, matches);
                 Vec::new()
             }
             ApiStage::Complete => {
+                let is_its_end = |request: &Request| request.asked == Asked::by(api);
+                if !self.requests.get(&api.request_id).is_some_and(is_its_end) {
+                    return Vec::new();
+                }
                 let Some(request) = self.requests.remove(&api.request_id) else { return Vec::new() };
                 self.order.remove(&request.number);
                 let is_known = |found: &mut Match| request.rules.contains(&(found.policy.clone(), found.rule.clone()));
@@ -46,17 +63,18 @@ impl Begun {
         }
     }
 
-    fn remember(&mut self, id: &str, matches: &[Match]) {
+    fn remember(&mut self, api: &Api, matches: &[Match]) {
+        let id = &api.request_id;
         if matches.is_empty() || id.is_empty() {
             return;
         }
-        if !self.requests.contains_key(id) {
-            self.number += 1;
-            self.order.insert(self.number, id.to_owned());
+        self.number += 1;
+        let rules = matches.iter().map(|found| (found.policy.clone(), found.rule.clone())).collect();
+        let new = Request { number: self.number, asked: Asked::by(api), rules };
+        if let Some(before) = self.requests.insert(id.clone(), new) {
+            self.order.remove(&before.number);
         }
-        let new = || Request { number: self.number, rules: BTreeSet::new() };
-        let rules = matches.iter().map(|found| (found.policy.clone(), found.rule.clone()));
-        self.requests.entry(id.to_owned()).or_insert_with(new).rules.extend(rules);
+        self.order.insert(self.number, id.clone());
         if self.requests.len() > MOST
             && let Some((_, oldest)) = self.order.pop_first()
         {
@@ -107,6 +125,19 @@ mod tests {
         // It has ended; an id that comes again is another request's.
         assert_eq!(left(&mut begun, "1", "complete", &[("p", "a")]), ["p/a"]);
         assert!(begun.requests.is_empty() && begun.order.is_empty());
+    }
+
+    #[test]
+    fn a_request_that_takes_anothers_id_hides_nothing() {
+        let mut begun = Begun::default();
+        left(&mut begun, "1", "started", &[("p", "a")]);
+        let mut other = event("1", "complete");
+        if let What::Api { api } = &mut other.what {
+            api.path = "/api/v1/secrets".into();
+        }
+        let mut matches = vec![found("p", "a")];
+        assert!(begun.take_known(&other, &mut matches).is_empty() && matches.len() == 1);
+        assert_eq!(left(&mut begun, "1", "complete", &[("p", "a")]), [""; 0]);
     }
 
     #[test]
