@@ -116,9 +116,12 @@ impl Table {
         for name in text.lines().filter_map(|line| line.strip_prefix(": ")) {
             numbers.insert(name, Message(numbers.len()));
         }
-        let find = |package: &str, name: &'static str| match name.contains('.') {
-            true => numbers.get(name).copied(),
-            false => numbers.get(format!("{package}.{name}").as_str()).copied(),
+        let find = |package: &str, name: &'static str| {
+            if name.contains('.') {
+                numbers.get(name).copied()
+            } else {
+                numbers.get(format!("{package}.{name}").as_str()).copied()
+            }
         };
         let mut table = Self::default();
         let (mut version, mut package) = ("", "");

@@ -134,7 +134,7 @@ fn read(body: Body) -> Option<event::ApiBody> {
 }
 
 fn shown(body: &event::ApiBody) -> Shown {
-    let mut bytes = body::write(&body);
+    let mut bytes = body::write(body);
     let mut truncated_from = body.truncated_from;
     if bytes.len() > SHOWN_AT_MOST {
         truncated_from = truncated_from.or(Some(bytes.len() as u64));

@@ -3,23 +3,24 @@
 //! A request comes in on a goroutine of its connection and ends there. In between it may run on a goroutine that this one has
 //! started: ordinary requests do, long-running ones don't.
 
+mod told;
+
 use std::collections::VecDeque;
 
 use knark_specs::{
     body::Subject,
-    frame::{Api, ApiDecision, ApiStage, ApiUser, Item},
+    frame::{ApiStage, ApiUser},
     redact,
     request::Request,
 };
 use rustc_hash::FxHashMap;
 
-use super::bodies::{Bodies, Read, Shown};
-use crate::{
-    batch,
-    bpf::{self, site},
-};
+use self::told::{Told, put};
+use super::bodies::{Bodies, Read};
+use crate::bpf::{self, site};
 
-/// All requests that are open together, with what is kept of their bodies, take about this much memory, in bytes; then the oldest are given up.
+/// All requests that are open together, with what is kept of their bodies, take about this much memory, in bytes; then the oldest
+/// are given up.
 const CAPACITY: usize = 24 << 20;
 /// A long-running request is told of when it has gone on for so long, in ns: one that is refused ends sooner.
 const SETTLED: u64 = 50_000_000;
@@ -290,14 +291,8 @@ impl Open {
     /// What its bodies say. A create is of the object that they show.
     fn read_bodies(&mut self, show_secrets: bool, answered: bool) -> Read {
         let bodies = std::mem::take(&mut self.bodies);
-        let guess;
-        let known = match &self.attributes {
-            Some(known) => &**known,
-            None => {
-                guess = Attributes::of(&self.method, &self.uri);
-                &guess
-            }
-        };
+        let guess = self.attributes.is_none().then(|| Attributes::of(&self.method, &self.uri));
+        let Some(known) = self.attributes.as_deref().or(guess.as_ref()) else { return Read::default() };
         let text = |bytes| String::from_utf8_lossy(bytes);
         let (group, resource, subresource) = (text(&known.group), text(&known.resource), text(&known.subresource));
         let subject = Subject { group: &group, resource: &resource, subresource: &subresource };
@@ -394,72 +389,6 @@ fn code(status: i64) -> u16 {
         0 => 200,
         status => u16::try_from(status).unwrap_or(0),
     }
-}
-
-/// What is told besides.
-struct Told {
-    process: u32,
-    stage: ApiStage,
-    time_ns: u64,
-    code: Option<u16>,
-    bytes: Option<u64>,
-    bodies: Read,
-}
-
-impl Told {
-    fn started(process: u32, open: &Open) -> Self {
-        let bodies = Read::default();
-        Self { process, stage: ApiStage::Started, time_ns: open.begun_ns, code: None, bytes: None, bodies }
-    }
-}
-
-fn put(open: &Open, told: &Told, batch: &mut Vec<u8>) {
-    let Told { process, stage, time_ns, code, bytes, ref bodies } = *told;
-    let known = open.attributes.as_deref();
-    let authenticated = open.authenticated.as_ref();
-    let user = known.and_then(|known| known.user.as_ref()).or(authenticated);
-    let decision = match (stage, code) {
-        (ApiStage::Started, _) => None,
-        _ if open.denied => Some(ApiDecision::Denied),
-        // Before it is authorised itself, only that it acts as somebody else can be refused so.
-        (_, Some(403)) if known.is_none() => Some(ApiDecision::Denied),
-        _ if known.is_some() => Some(ApiDecision::Allowed),
-        (_, Some(401)) => Some(ApiDecision::Unauthenticated),
-        _ => None,
-    };
-    let id = format!("{}-{}-{}", open.head.map_or(0, |head| head.start_ns), open.begun_ns, open.number);
-    let guess = known.is_none().then(|| Attributes::of(&open.method, &open.uri));
-    let none = Attributes::default();
-    let known = known.or(guess.as_ref()).unwrap_or(&none);
-    let Attributes { verb, namespace, group, version, resource, subresource, name, .. } = known;
-    let item = Item::Api(Box::new(Api {
-        time_ns,
-        process,
-        stage,
-        request_id: &id,
-        verb,
-        group,
-        version,
-        resource,
-        subresource,
-        namespace,
-        name,
-        uri: &open.uri,
-        method: &open.method,
-        user: user.map(User::item),
-        impersonator: authenticated.filter(|real| user.is_some_and(|user| real.is_other_than(user))).map(User::item),
-        decision,
-        code,
-        received_ns: Some(open.begun_ns),
-        response_bytes: bytes,
-        source: &open.source,
-        user_agent: &open.user_agent,
-        audit_id: &open.audit_id,
-        request_body: bodies.request.as_ref().map(Shown::item),
-        response_body: bodies.response.as_ref().map(Shown::item),
-        truncated: open.truncated.clone(),
-    }));
-    batch::put(&item, batch);
 }
 
 fn text(open: &mut Open, step: &bpf::Api<'_>, place: usize, field: &'static str) -> Box<[u8]> {

@@ -1,5 +1,5 @@
 use knark_abi::{API_GROUPS, API_GROUPS_MAX, API_TEXTS, ApiBody, Header, api_text, kind, verdict};
-use knark_specs::frame;
+use knark_specs::frame::{self, Item};
 
 use super::*;
 use crate::{api::plausible, bpf::Record};
@@ -327,6 +327,58 @@ fn a_request_whose_beginning_is_refused_is_counted() {
         assert_eq!(requests.given_up(), given_up);
     }
     assert_eq!((requests.open(), requests.bytes), (0, 0));
+}
+
+/// Gives a piece of a body, at its front.
+fn carry(requests: &mut Requests, response: bool, goroutine: u64, parent: u64, total: u64, bytes: &[u8]) {
+    let from = step(site::DENIED, 1, goroutine, parent).bytes();
+    let Some(Record::Api(bpf::Api { head, .. })) = Record::parse(&from) else { panic!("no record of a step") };
+    requests.add(&bpf::ApiBody { head, response, goroutine, parent, offset: 0, total, bytes });
+}
+
+#[test]
+fn a_create_is_of_what_its_bodies_show() {
+    let create = |requests: &mut Requests, verb: &str, name: &str, sent: &[u8], got: &[u8]| {
+        let mut about = attributes(2, 11, 10, "alice", verb, "pods", "");
+        about.texts[8].1 = name.into();
+        take(requests, &[begin(1, 10, "/x"), about]);
+        // on the goroutine that handles it
+        carry(requests, false, 11, 10, sent.len() as u64, sent);
+        carry(requests, true, 11, 10, got.len() as u64, got);
+        let mut end = step(site::END, 3, 10, 1);
+        end.status = 201;
+        take(requests, &[end]).remove(0)
+    };
+    let mut requests = Requests::default();
+    let (sent, got) = (br#"{"metadata":{"generateName":"a-"}}"#, br#"{"metadata":{"name":"a-x"}}"#);
+    for (verb, name, want) in
+        [("create", "", "create pods a-x as"), ("create", "web", "create pods web as"), ("deletecollection", "", "pods  as")]
+    {
+        let told = create(&mut requests, verb, name, sent, got);
+        assert!(told.contains(want) && told.ends_with("[]"), "{told}");
+    }
+    // of a request that is not known, and of one whose response was lost
+    carry(&mut requests, false, 20, 21, 2, b"{}");
+    take(&mut requests, &[begin(1, 10, "/x"), attributes(2, 11, 10, "alice", "update", "pods", "")]);
+    carry(&mut requests, false, 11, 10, 2, b"{}");
+    let told = take(&mut requests, &[step(site::END, 3, 10, 1)]);
+    assert!(told[0].ends_with(r#"["response_body"]"#), "{told:?}");
+    assert_eq!((requests.open(), requests.bytes), (0, 0));
+}
+
+#[test]
+fn bodies_push_no_request_out() {
+    let mut requests = Requests::default();
+    let body = vec![b'x'; 1 << 20];
+    for goroutine in 0..50 {
+        take(&mut requests, &[begin(goroutine, goroutine + 100, "/x")]);
+        carry(&mut requests, false, goroutine + 100, 1, 1 << 20, &body);
+        assert!(requests.bytes <= CAPACITY);
+    }
+    assert_eq!((requests.open(), requests.given_up()), (50, 0));
+    let told = take(&mut requests, &[step(site::END, 60, 149, 1)]);
+    assert!(told[0].contains("request_body"), "what found no room isn't whole: {told:?}");
+    assert_eq!(take(&mut requests, &[step(site::END, 60, 100, 1)]).len(), 1);
 }
 
 #[test]
