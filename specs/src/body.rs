@@ -34,11 +34,12 @@ pub fn read(bytes: &[u8], truncated_from: Option<u64>) -> ApiBody {
         let length = || u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         return ApiBody { json: Some(json), text: None, truncated_from: truncated_from.or_else(|| is_cut.then(length)) };
     }
-    // Other values are whole also where their end is missing, so they are not what they seem to be.
-    let is_whole =
-        truncated_from.is_none() || bytes.trim_ascii_start().starts_with(b"{") || bytes.trim_ascii_start().starts_with(b"[");
-    let json: Option<Value> = is_whole.then(|| serde_json::from_slice(bytes).ok()).flatten();
-    let text = json.is_none().then(|| String::from_utf8_lossy(bytes).into_owned());
+    // As Go reads JSON.
+    let text = String::from_utf8_lossy(bytes);
+    // Other values than these seem to be whole wherever they are cut.
+    let may_be_json = truncated_from.is_none() || text.trim_ascii_start().starts_with(['{', '[']);
+    let json: Option<Value> = may_be_json.then(|| serde_json::from_str(&text).ok()).flatten();
+    let text = json.is_none().then(|| text.into_owned());
     ApiBody { json, text, truncated_from }
 }
 

@@ -134,6 +134,18 @@ impl ApiServer {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// What it answers admin about a path, in this format.
+    #[track_caller]
+    pub fn get(&self, path: &str, format: &str) -> Vec<u8> {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--fail", "--insecure", "--noproxy", "*", "--header"])
+            .arg("Authorization: Bearer admin-token");
+        curl.arg("--header").arg(format!("Accept: {format}")).arg(format!("https://127.0.0.1:{}{path}", self.ports[2]));
+        let output = curl.output().expect("curl runs");
+        assert!(output.status.success(), "{path}: {}", seen(&output));
+        output.stdout
+    }
+
     /// A file of its own with this text.
     pub fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder.path().join(name);

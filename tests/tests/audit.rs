@@ -285,6 +285,40 @@ fn bodies_come_where_asked_for() {
 }
 
 #[test]
+fn what_is_secret_in_bodies_comes_where_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut event: Value = serde_json::from_str(&line("/api/v1/namespaces/prod/secrets", 1)).unwrap();
+    event["verb"] = json!("create");
+    event["objectRef"] = json!({"resource": "secrets", "namespace": "prod", "name": "db", "apiVersion": "v1"});
+    event["requestObject"] = json!({"kind": "Secret", "metadata": {"name": "db"}, "stringData": {"password": "correct-horse"}});
+    event["responseObject"] = json!({"kind": "Secret", "data": {"password": "Y29ycmVjdC1ob3JzZQ=="}});
+    let log = write(folder.path(), "audit.log", event.to_string());
+    let record = folder.path().join("rec.knark");
+    let (events, _, output) = told({
+        let mut command = trace(&["--audit-log", &log, "--bodies"]);
+        command.arg("--record").arg(&record);
+        command
+    });
+    let body = &events[0]["api"]["request_body"]["json"];
+    assert_eq!(
+        (&body["metadata"]["name"], &body["stringData"]["password"]),
+        (&json!("db"), &json!("redacted")),
+        "{}",
+        seen(&output)
+    );
+    let recorded = fs::read(&record).unwrap();
+    for secret in ["correct-horse", "Y29ycmVjdC1ob3JzZQ=="] {
+        assert!(!seen(&output).contains(secret), "{}", seen(&output));
+        assert!(!recorded.windows(secret.len()).any(|bytes| bytes == secret.as_bytes()));
+    }
+    let (events, _, output) = told(trace(&["--audit-log", &log, "--bodies", "--show-secrets"]));
+    for (body, place) in [("request_body", "stringData"), ("response_body", "data")] {
+        let field = ["requestObject", "responseObject"][usize::from(place == "data")];
+        assert_eq!(events[0]["api"][body]["json"][place], event[field][place], "{}", seen(&output));
+    }
+}
+
+#[test]
 fn what_is_older_can_be_left_out() {
     let folder = tempfile::tempdir().unwrap();
     let log = write(folder.path(), "audit.log", line("/old", 1));
@@ -303,6 +337,7 @@ fn wrong_usage_is_refused() {
     for (args, status, mark) in [
         (&["--audit-log", &log, "--on", "exec"][..], 2, "--on leaves out api"),
         (&["--follow"], 2, "--audit-log"),
+        (&["--audit-log", &log, "--show-secrets"], 2, "--bodies"),
         (&["--audit-log", "-", "--audit-log", "-"], 2, "only once"),
         (&["--audit-log", "-", "-f", "-"], 2, "standard input"),
         (&["--audit-log", "/nonexistent/audit.log"], 1, "reading the audit log /nonexistent/audit.log"),

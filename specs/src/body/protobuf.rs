@@ -52,7 +52,7 @@ impl Decoder {
             Some(message) => {
                 self.message(message, raw, depth, &mut object);
             }
-            None if !is_plain && let Some(json) = self.json(raw, depth) => return json,
+            None if !is_plain && let Some(json) = self.json(raw, depth).filter(Value::is_object) => return json,
             None => {
                 let shown = [("contentEncoding", encoding), ("contentType", format)];
                 for (name, text) in shown.into_iter().filter(|(_, text)| !text.is_empty()) {

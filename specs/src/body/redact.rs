@@ -123,8 +123,8 @@ fn secret(value: &mut Value) {
                     ("metadata", value) => metadata(value),
                     ("object", value) => secret(value),
                     ("items", Value::Array(items)) => items.iter_mut().for_each(secret),
-                    ("message" | "details", _) if is_status => {}
-                    ("preconditions", _) => {}
+                    ("message" | "details", value) if is_status => hide_unknown(value),
+                    ("preconditions", value) => hide_unknown(value),
                     (name, value) if OPEN.contains(&name) && !value.is_object() => {}
                     (_, value) => hide(value),
                 }
@@ -144,7 +144,7 @@ fn operation(value: &mut Value) {
             ("op" | "path" | "from", _) if value.is_string() => {}
             ("value", Some([])) => secret(value),
             ("value", Some(["metadata"])) => metadata(value),
-            ("value", Some(["metadata", name, ..])) if OPEN_METADATA.contains(name) => {}
+            ("value", Some(["metadata", name, ..])) if OPEN_METADATA.contains(name) => hide_unknown(value),
             ("value", Some([name])) if OPEN.contains(name) => {}
             _ => hide(value),
         }
@@ -154,9 +154,7 @@ fn operation(value: &mut Value) {
 fn metadata(value: &mut Value) {
     let Value::Object(fields) = value else { return hide(value) };
     for (name, value) in fields {
-        if !OPEN_METADATA.contains(&name.as_str()) {
-            hide(value);
-        }
+        if OPEN_METADATA.contains(&name.as_str()) { hide_unknown(value) } else { hide(value) }
     }
 }
 
@@ -166,9 +164,8 @@ fn token(value: &mut Value) {
         Value::Object(fields) => {
             hide_quotes(fields);
             for (name, value) in fields {
-                // Annotations as those of Secrets; what isn't known could be a token.
-                let is_hidden =
-                    name.eq_ignore_ascii_case("token") || name == "annotations" || name == "protobuf" || name.starts_with('#');
+                // Annotations as those of Secrets.
+                let is_hidden = name.eq_ignore_ascii_case("token") || name == "annotations" || is_unknown(name);
                 if is_hidden { hide(value) } else { token(value) }
             }
         }
@@ -189,6 +186,23 @@ fn hide_quotes(fields: &mut Map<String, Value>) {
 
 fn is_status(fields: &Map<String, Value>) -> bool {
     fields.get("kind").is_some_and(|kind| kind == "Status")
+}
+
+/// What came of protobuf and has no name here could be anything.
+fn hide_unknown(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                if is_unknown(name) { hide(value) } else { hide_unknown(value) }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(hide_unknown),
+        _ => {}
+    }
+}
+
+fn is_unknown(name: &str) -> bool {
+    name == "protobuf" || name.starts_with('#')
 }
 
 /// Everything but names and shape.
