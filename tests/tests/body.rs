@@ -44,9 +44,6 @@ spec:
         resources: {requests: {cpu: 1500m, memory: 2Gi}, limits: {memory: 1e10}}
         livenessProbe: {httpGet: {port: 8080, httpHeaders: [{name: A, value: b}]}, periodSeconds: 7}
         securityContext: {readOnlyRootFilesystem: true, capabilities: {add: [NET_ADMIN]}}
-  volumeClaimTemplates:
-  - metadata: {name: data}
-    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
 ---
 apiVersion: policy/v1
 kind: PodDisruptionBudget
