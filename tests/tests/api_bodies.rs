@@ -193,6 +193,28 @@ fn a_body_beyond_the_limit_is_cut_and_said_to_be() {
 }
 
 #[test]
+fn policies_look_into_bodies_where_these_are_asked_for() {
+    let server = ApiServer::start();
+    let mut trace = trace(&["--pack", "sensitive-api"]);
+    await_first(&trace, &server);
+    let spec = json!({"hostPID": true, "restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]});
+    let job = json!({
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": {"template": {"spec": spec}},
+    });
+    send(&server, "/apis/batch/v1/namespaces/default/jobs", &job);
+    let alert = trace.event("the alert", |event| is_of(event, &server) && event.to_string().contains("privileged-workload"));
+    assert!(alert.to_string().contains("create of jobs default/j, which shares what is its node's: 201"), "{alert:#}");
+    assert_eq!(trace.interrupt(), Some(0), "{}", trace.stderr());
+    assert!(!trace.stderr().contains("--bodies"), "{}", trace.stderr());
+
+    let mut command = plugin();
+    command.env("KNARK_TRACER", tracer()).args(["trace", "--local", "--pack", "sensitive-api", "-o", "json"]);
+    let mut trace = Trace::start(&mut command);
+    trace.says("warning: without --bodies, rules that look into bodies never match: privileged-pod, privileged-workload");
+    trace.interrupt();
+}
+
+#[test]
 fn bodies_of_requests_at_once_are_not_mixed() {
     let server = ApiServer::start();
     let mut trace = trace(&[]);
