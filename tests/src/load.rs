@@ -120,7 +120,11 @@ fn kind(number: u64, of_three: u64) -> Result<Request<Vec<u8>>> {
     let turn = number / 30;
     match (number / 3 % 10, of_three) {
         (0 | 1, 0) => {
-            let bytes = [100, 4 << 10, 64 << 10, 500 << 10][usize::try_from(turn % 4)?];
+            let bytes = match turn % 20 {
+                0 => 500 << 10,
+                1..5 => 64 << 10,
+                _ => 1 << 10,
+            };
             request("admin", Method::POST, &maps(""), config_map(&own, bytes))
         }
         (0 | 1, 1) => request("admin", Method::PATCH, &maps(&format!("/{own}")), r#"{"data":{"more":"x"}}"#.into()),
