@@ -54,7 +54,7 @@ pub struct Event {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thread: Option<Thread>,
     /// The request to the Kubernetes API that it comes from, where requests are traced as well: who ran the `kubectl exec` that
-    /// this process, or one above it, was begun for.
+    /// this process, or one above it, was begun for, who typed it into the container, or who had the container made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Arc<Cause>>,
     /// What.

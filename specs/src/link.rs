@@ -1,23 +1,33 @@
-//! What a request to the Kubernetes API has led to: who ran the `kubectl exec` that a shell comes from.
+//! What a request to the Kubernetes API has led to: who ran the `kubectl exec` that a shell comes from, who typed into a
+//! container, who created a pod.
 //!
 //! Nothing passes from the API server to the process but the command, so a link is made out of what both sides tell: the pod,
-//! the container, the command, the time, and that the process was put into the container from outside.
+//! the container, the command, the time, and how the process came into its container.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+mod creation;
+mod known;
+mod origin;
+mod session;
+
+use std::{collections::VecDeque, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{self, Ancestor, Api, ApiStage, Event, What};
+use crate::{
+    event::{Api, ApiStage, ApiUser, Container, Event, Kubernetes, Process, What},
+    frame::{Pod, PodContainer},
+};
+use creation::{Creation, First};
+use known::Known;
+use origin::Outside;
+use session::{Attach, Exec, Fit};
 
-/// How long after its request a process may begin, in nanoseconds: the runtime may be busy.
+/// How long after its request a process may begin that a session runs, in nanoseconds: the runtime may be busy.
 const LATEST: i64 = 30_000_000_000;
 /// How far clocks of nodes may be apart, in nanoseconds.
 const CLOCKS: i64 = 1_000_000_000;
-/// Requests, and processes, that are remembered; beyond, the oldest are forgotten.
+/// Requests of each kind, and processes, that are remembered; beyond, the oldest are forgotten.
 const MOST: usize = 4_096;
 
 /// What an event comes from.
@@ -30,7 +40,11 @@ pub struct Cause {
     /// The user who really made it, where it acted as another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub impersonator: Option<String>,
-    /// `exec`.
+    /// The request's verb, such as `create`.
+    #[serde(default)]
+    pub verb: String,
+    /// What of the pod it was about: `exec`, which runs a command in it; `attach`, where what a container's main process begins
+    /// may have been typed in; `ephemeralcontainers`, which puts a container into it (`kubectl debug`). Empty: it created the pod.
     pub subresource: String,
     /// The address that the request came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,10 +57,11 @@ pub struct Cause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Certainty {
-    /// Other requests under way ask for the same, what the request asks for is not known whole, or the process runs it by an
-    /// interpreter.
+    /// Something else could have led to it: other requests ask for the same, or a probe of the kubelet's does; what the request
+    /// asks for is not known whole; an interpreter runs it; or it was typed into a process that could begin it by itself.
     Likely,
-    /// The request, and no other that was seen under way, asks for this very command in this container.
+    /// The request, and nothing else that was seen, asks for this very command in this container, or has made this very pod or
+    /// container.
     Certain,
 }
 
@@ -63,180 +78,196 @@ impl Certainty {
 /// Requests that may lead to processes, and the processes that came of them.
 #[derive(Debug, Default)]
 pub struct Links {
-    requests: VecDeque<Request>,
-    /// What processes come from, by node.
-    processes: HashMap<String, HashMap<Process, Arc<Cause>>>,
-    /// The same, the oldest first.
-    order: VecDeque<(String, Process)>,
+    execs: VecDeque<Exec>,
+    attached: VecDeque<Attach>,
+    creations: VecDeque<Creation>,
+    /// Processes of sessions. Each is known by itself, since those above it may end before it does.
+    begun: Known,
+    /// First processes of containers, which all others of the container have above them as long as it runs.
+    made: Known,
 }
 
 /// A process of a node: its pid and its start.
-type Process = (u32, u64);
+type ProcessId = (u32, u64);
 
-/// An exec under way.
+/// Where a session is.
 #[derive(Debug)]
-struct Request {
-    cause: Cause,
+struct Place {
     namespace: String,
     pod: String,
     /// Where the request names one.
     container: Option<String>,
-    command: Vec<String>,
-    /// The query is whole, so the command is.
-    whole: bool,
-    /// When it came in, by the plugin's clock (ns since the epoch).
-    from: i64,
-    /// It has led to a process.
-    used: bool,
 }
 
-/// How a process runs a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Fit {
-    /// As far as can be told.
-    Loosely,
-    /// The very command.
-    Exactly,
+/// Whether a process is the first of its container, as far as its ancestors tell.
+pub fn begins_container(process: &Process) -> bool {
+    origin::from_outside(process).is_some_and(|outside| outside.is_first)
 }
 
 impl Links {
     /// What an event comes from. Events are to be shown in the order of their times, requests that are shown to nobody
-    /// included; `at` is the event's time by the plugin's clock, in nanoseconds since the epoch.
-    pub fn cause(&mut self, event: &Event, at: i64) -> Option<Arc<Cause>> {
+    /// included; `at` is the event's time by the plugin's clock, in nanoseconds since the epoch; `pod` is what the API server
+    /// knows of the event's pod.
+    pub fn cause(&mut self, event: &Event, at: i64, pod: Option<&Pod>) -> Option<Arc<Cause>> {
         match &event.what {
             What::Api { api } => {
                 self.hear(api, at);
                 None
             }
-            What::Exec { .. } => self.inherited(event).or_else(|| self.begun(event, at)),
+            What::Exec { .. } => match self.inherited(event) {
+                Some(cause) if cause.is_session() => Some(cause),
+                // Who feeds a container tells more of what it does than who made it.
+                made => self.is_typed(event, at, pod).or(made).or_else(|| self.is_begun(event, at, pod)),
+            },
             What::File { .. } | What::Exit { .. } => self.inherited(event),
         }
     }
 
     fn hear(&mut self, api: &Api, at: i64) {
-        if !api.group.is_empty() || api.resource != "pods" || api.subresource != "exec" {
+        if !api.group.is_empty() || api.resource != "pods" {
             return;
         }
-        self.requests.retain(|request| request.cause.request_id != api.request_id);
-        // What came of one that has ended has begun before.
-        if api.stage == ApiStage::Started {
-            self.requests.push_back(Request::of(api, at));
-            if self.requests.len() > MOST {
-                self.requests.pop_front();
+        let has_started = api.stage == ApiStage::Started;
+        match api.subresource.as_str() {
+            // What came of a session that has ended has begun before.
+            "exec" => {
+                self.execs.retain(|exec| exec.cause.request_id != api.request_id);
+                push(&mut self.execs, has_started.then(|| Exec::of(api, at)));
             }
+            "attach" => {
+                self.attached.retain(|attach| attach.cause.request_id != api.request_id);
+                push(&mut self.attached, has_started.then(|| Attach::of(api, at)).flatten());
+            }
+            _ => push(&mut self.creations, Creation::of(api, at)),
         }
     }
 
     /// A process does what it was begun for, or one of those that it began.
     fn inherited(&mut self, event: &Event) -> Option<Arc<Cause>> {
-        let known = self.processes.get(&event.node.name).filter(|known| !known.is_empty())?;
-        let process = &event.process;
-        let own = (process.pid, process.start_boot_ns);
-        if let Some(cause) = known.get(&own) {
-            return Some(Arc::clone(cause));
+        let (node, process) = (&event.node.name, &event.process);
+        let above = process.ancestors.iter().map(|ancestor| (ancestor.pid, ancestor.start_boot_ns));
+        let line = || std::iter::once(id(process)).chain(above.clone());
+        if let Some(cause) = self.begun.first(node, line()) {
+            self.begun.remember(node, id(process), Arc::clone(&cause));
+            return Some(cause);
         }
-        let mut line = process.ancestors.iter().map(|ancestor| (ancestor.pid, ancestor.start_boot_ns));
-        let cause = Arc::clone(line.find_map(|ancestor| known.get(&ancestor))?);
-        // Its ancestors may end before it does.
-        self.remember(&event.node.name, own, &cause);
-        Some(cause)
+        self.made.first(node, line())
     }
 
-    fn remember(&mut self, node: &str, process: Process, cause: &Arc<Cause>) {
-        self.processes.entry(node.to_owned()).or_default().insert(process, Arc::clone(cause));
-        self.order.push_back((node.to_owned(), process));
-        if self.order.len() > MOST
-            && let Some((node, oldest)) = self.order.pop_front()
-            && let Some(known) = self.processes.get_mut(&node)
-        {
-            known.remove(&oldest);
+    /// What a container's main process begins while somebody feeds it.
+    fn is_typed(&mut self, event: &Event, at: i64, pod: Option<&Pod>) -> Option<Arc<Cause>> {
+        let (kubernetes, container) = place(event)?;
+        // The latest session counts.
+        let attach = self.attached.iter_mut().rev().find(|attach| attach.place.is_at(kubernetes, container))?;
+        let has_no_input = of_spec(pod, container).is_some_and(|spec| !spec.stdin);
+        let root = origin::root(&event.process).filter(|_| !has_no_input)?;
+        if !attach.feeds((root.pid, root.start_boot_ns), then(event, at, root.start_boot_ns)) {
+            return None;
         }
+        let cause = Arc::new(attach.cause.clone());
+        self.begun.remember(&event.node.name, id(&event.process), Arc::clone(&cause));
+        Some(cause)
     }
 
     /// A process that the runtime put into a container.
-    fn begun(&mut self, event: &Event, at: i64) -> Option<Arc<Cause>> {
-        let (pod, container) = (event.kubernetes.as_deref()?, event.container.as_deref()?);
-        if self.requests.is_empty() || !comes_from_outside(&event.process) {
+    fn is_begun(&mut self, event: &Event, at: i64, pod: Option<&Pod>) -> Option<Arc<Cause>> {
+        if self.execs.is_empty() && self.creations.is_empty() {
             return None;
         }
-        let fit = |request: &Request| {
-            let is_there = (request.namespace.as_str(), request.pod.as_str()) == (&pod.namespace, &pod.pod)
-                && request.container.as_ref().is_none_or(|name| *name == container.name)
-                && (request.from - CLOCKS..request.from + LATEST).contains(&at);
-            is_there.then(|| request.asks_for(&event.process))?
-        };
-        let fits: Vec<Option<Fit>> = self.requests.iter().map(fit).collect();
-        let alone = fits.iter().flatten().count() == 1;
-        // Of those that fit best, the oldest that has led to nothing yet.
-        let unused = self.requests.iter().zip(&fits).enumerate().filter(|(_, (request, _))| !request.used);
-        let (best, at) = unused.filter_map(|(at, (_, fit))| Some((((*fit)?), std::cmp::Reverse(at)))).max()?;
-        let request = &mut self.requests[at.0];
-        request.used = true;
-        let certain = alone && best == Fit::Exactly && request.whole && request.container.is_some();
-        let certainty = if certain { Certainty::Certain } else { Certainty::Likely };
-        let cause = Arc::new(Cause { certainty, ..request.cause.clone() });
-        self.remember(&event.node.name, (event.process.pid, event.process.start_boot_ns), &cause);
+        let outside = origin::from_outside(&event.process)?;
+        let cause = Arc::new(self.is_executed(event, at, pod).or_else(|| self.is_made(event, at, pod, outside))?);
+        let known = if cause.is_session() { &mut self.begun } else { &mut self.made };
+        known.remember(&event.node.name, id(&event.process), Arc::clone(&cause));
         Some(cause)
     }
+
+    /// By an exec.
+    fn is_executed(&mut self, event: &Event, at: i64, pod: Option<&Pod>) -> Option<Cause> {
+        let (kubernetes, container) = place(event)?;
+        let fit = |exec: &Exec| {
+            let is_there = exec.place.is_at(kubernetes, container) && exec.is_under_way(at);
+            is_there.then(|| exec.asks_for(&event.process))?
+        };
+        let fits: Vec<Option<Fit>> = self.execs.iter().map(fit).collect();
+        let alone = fits.iter().flatten().count() == 1;
+        // Of those that fit best, the oldest that has led to nothing yet.
+        let unused = self.execs.iter().zip(&fits).enumerate().filter(|(_, (exec, _))| !exec.used);
+        let (best, at) = unused.filter_map(|(at, (_, fit))| Some((((*fit)?), std::cmp::Reverse(at)))).max()?;
+        let exec = &mut self.execs[at.0];
+        exec.used = true;
+        let is_probe = of_spec(pod, container).is_some_and(|spec| spec.commands.contains(&exec.command));
+        let certain = alone && best == Fit::Exactly && exec.whole && exec.place.container.is_some() && !is_probe;
+        let certainty = if certain { Certainty::Certain } else { Certainty::Likely };
+        Some(Cause { certainty, ..exec.cause.clone() })
+    }
+
+    /// As the first of a container that somebody had made.
+    fn is_made(&mut self, event: &Event, at: i64, pod: Option<&Pod>, outside: Outside<'_>) -> Option<Cause> {
+        let (kubernetes, container) = place(event).filter(|_| outside.is_first)?;
+        let spec = pod.and_then(|pod| pod.containers.as_ref()).filter(|_| !container.name.is_empty());
+        let first = First {
+            pod: kubernetes,
+            container,
+            // Nothing else can be put into a pod that runs.
+            is_added: spec.map(|spec| spec.get(&container.name).is_none_or(|container| container.ephemeral)),
+            began: then(event, at, event.process.start_boot_ns),
+            pod_began: then(event, at, outside.shim.start_boot_ns),
+        };
+        let (creation, certainty) = creation::find(&mut self.creations, &first)?;
+        Some(Cause { certainty, ..creation.cause.clone() })
+    }
 }
 
-impl Request {
-    fn of(api: &Api, at: i64) -> Self {
-        let query: Vec<(String, String)> = form_urlencoded::parse(api.query.as_bytes()).into_owned().collect();
-        let all = |name: &str| query.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect::<Vec<_>>();
-        let name = |user: &Option<crate::event::ApiUser>| user.as_ref().map(|user| user.name.clone());
+impl Cause {
+    /// Whether it is somebody at work in a container, rather than what made the container.
+    pub fn is_session(&self) -> bool {
+        matches!(self.subresource.as_str(), "exec" | "attach")
+    }
+
+    fn of(api: &Api) -> Self {
+        let name = |user: &Option<ApiUser>| user.as_ref().map(|user| user.name.clone());
         Self {
-            cause: Cause {
-                request_id: api.request_id.clone(),
-                user: name(&api.user).unwrap_or_default(),
-                impersonator: name(&api.impersonator),
-                subresource: api.subresource.clone(),
-                source: api.source.clone(),
-                certainty: Certainty::Likely,
-            },
-            namespace: api.namespace.clone(),
-            pod: api.name.clone(),
-            container: all("container").into_iter().next(),
-            command: all("command"),
-            whole: !api.truncated.iter().any(|field| field == "query" || field == "path"),
-            from: at,
-            used: false,
+            request_id: api.request_id.clone(),
+            user: name(&api.user).unwrap_or_default(),
+            impersonator: name(&api.impersonator),
+            verb: api.verb.clone(),
+            subresource: api.subresource.clone(),
+            source: api.source.clone(),
+            certainty: Certainty::Likely,
         }
-    }
-
-    /// Whether a process does what was asked for.
-    fn asks_for(&self, process: &event::Process) -> Option<Fit> {
-        let (first, rest) = self.command.split_first()?;
-        let args: Vec<&str> = process.args.iter().collect();
-        if args == self.command {
-            return Some(Fit::Exactly);
-        }
-        let base = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
-        // A script's interpreter has its own name in front, and the script's path in place of its name.
-        let script = args.len().checked_sub(rest.len() + 1).filter(|at| (1..=2).contains(at));
-        let is_script =
-            script.is_some_and(|at| args[at].contains('/') && base(args[at]) == base(first) && args[at + 1..] == *rest);
-        // Where its end is missing, it may be anything that begins so.
-        let is_begun = !self.whole && args.first() == Some(&first.as_str());
-        (is_script || is_begun).then_some(Fit::Loosely)
     }
 }
 
-/// Whether a runtime put the process into its container: above it there are the runtime's own processes alone, up to the one
-/// shim. A process that merely calls itself so has its container's processes, and the real shim, above it.
-fn comes_from_outside(process: &event::Process) -> bool {
-    let base = |ancestor: &Ancestor| ancestor.exe.rsplit('/').next().map(str::to_owned).unwrap_or_default();
-    let is_shim = |ancestor: &Ancestor| {
-        let is = |name: &str| name.starts_with("containerd-shim") || name == "conmon" || name == "conmonrs";
-        is(&base(ancestor)) || is(&ancestor.comm)
-    };
-    let is_runtime = |ancestor: &Ancestor| {
-        let is = |name: &str| ["runc", "crun", "youki"].iter().any(|runtime| name.contains(runtime));
-        is(&base(ancestor)) || is(&ancestor.comm)
-    };
-    let Some(shim) = process.ancestors.iter().position(is_shim) else { return false };
-    let (below, above) = process.ancestors.split_at(shim);
-    below.iter().all(is_runtime) && !above.iter().skip(1).any(is_shim)
+impl Place {
+    fn is_at(&self, pod: &Kubernetes, container: &Container) -> bool {
+        (self.namespace.as_str(), self.pod.as_str()) == (&pod.namespace, &pod.pod)
+            && self.container.as_ref().is_none_or(|name| *name == container.name)
+    }
+}
+
+fn push<T>(requests: &mut VecDeque<T>, request: Option<T>) {
+    requests.extend(request);
+    if requests.len() > MOST {
+        requests.pop_front();
+    }
+}
+
+fn id(process: &Process) -> ProcessId {
+    (process.pid, process.start_boot_ns)
+}
+
+fn place(event: &Event) -> Option<(&Kubernetes, &Container)> {
+    Some((event.kubernetes.as_deref()?, event.container.as_deref()?))
+}
+
+fn of_spec<'p>(pod: Option<&'p Pod>, container: &Container) -> Option<&'p PodContainer> {
+    pod?.containers.as_ref()?.get(&container.name)
+}
+
+/// A time of the event's node, in nanoseconds since it booted, by the plugin's clock; the event itself was `at`.
+fn then(event: &Event, at: i64, boot_ns: u64) -> i64 {
+    let before = i128::from(event.boot_ns) - i128::from(boot_ns);
+    i64::try_from(i128::from(at) - before).unwrap_or(if before > 0 { i64::MIN } else { i64::MAX })
 }
 
 #[cfg(test)]

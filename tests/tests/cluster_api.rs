@@ -1,10 +1,13 @@
 //! Requests to the Kubernetes API, on one timeline with what happens on the nodes.
 #![expect(clippy::unwrap_used, reason = "helpers of tests have no better way to end")]
 
-use std::process::{Command, Output};
+use std::{
+    io::Write as _,
+    process::{Command, Output, Stdio},
+};
 
 use knark_tests::{
-    cluster::{Namespace, Trace, knark, kubeconfig, nodes, wait_for},
+    cluster::{IMAGE, Namespace, Trace, knark, kubeconfig, nodes, wait_for},
     program::{plugin, tracer},
 };
 use serde_json::Value;
@@ -48,6 +51,42 @@ fn a_shell_belongs_to_who_ran_exec() {
     // The filter is about requests; what the pod does by itself is shown as well, and has no cause.
     assert!(events.iter().any(|event| event["type"] == "exec" && event["cause"].is_null()), "{}", trace.words());
     assert!(events.iter().all(|event| event["type"] != "api" || event["api"]["user"]["name"] == "alice"), "{}", trace.words());
+    ns.assert_clean();
+}
+
+/// A pod's first process is of who created the pod; what is typed into it, of who attached.
+#[test]
+fn a_pod_belongs_to_who_created_it_and_what_is_typed_to_who_attached() {
+    let (ns, nodes) = (Namespace::new(), nodes());
+    // It keeps a tracer on the node before the other is there.
+    ns.run_ticker("web", &nodes[0]);
+    allow(&ns, "alice", "get,list,create", "pods");
+    allow(&ns, "bob", "get,list,create", "pods,pods/attach");
+    let mut trace = Trace::start(&mut ns.trace(&["-l", "app in (web,made)", "--on", "api,exec", "--no-system", "-o", "json"]));
+    trace.first_tick();
+    let place = format!(r#"{{"spec":{{"nodeName":"{}"}}}}"#, nodes[0]);
+    let (image, place) = (format!("--image={IMAGE}"), format!("--overrides={place}"));
+    let run =
+        ["run", "made", "-n", &ns.name, "--labels=app=made", "--restart=Never", "--stdin", "--attach=false", &image, &place];
+    let ran = kubectl_by("alice", &[&run[..], &["--command", "--", "/bin/sh"]].concat());
+    assert!(ran.status.success(), "{ran:?}");
+    let first = trace.event("first process", |event| {
+        event["type"] == "exec" && event["kubernetes"]["pod"] == "made" && event["cause"]["user"] == "alice"
+    });
+    assert_eq!((&first["cause"]["verb"], &first["cause"]["subresource"]), (&"create".into(), &"".into()), "{first}");
+    ns.kubectl(&["wait", "--for=condition=Ready", "pod/made", "--timeout=90s"]);
+    let mut attach = Command::new("kubectl");
+    attach.env("KUBECONFIG", kubeconfig("bob")).args(["attach", "-i", "-n", &ns.name, "made", "-c", "made"]);
+    let mut attached = attach.stdin(Stdio::piped()).spawn().unwrap();
+    attached.stdin.as_mut().unwrap().write_all(b"/bin/true typed\n").unwrap();
+    let typed = trace.event("what was typed", |event| event["type"] == "exec" && event["process"]["args"][1] == "typed");
+    let cause = &typed["cause"];
+    assert_eq!((&cause["user"], &cause["subresource"]), (&"bob".into(), &"attach".into()), "{typed}");
+    assert_eq!(cause["certainty"], "likely");
+    // The shell ends with its input.
+    drop(attached.stdin.take());
+    attached.wait().unwrap();
+    assert_eq!(trace.interrupt(), Some(0), "{}", trace.words());
     ns.assert_clean();
 }
 

@@ -8,8 +8,8 @@ use std::{
 };
 
 use futures::{Stream, StreamExt as _};
-use k8s_openapi::api::core::v1::Pod;
-use knark_specs::frame::{self, PodVerdict};
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use knark_specs::frame::{self, PodContainer, PodVerdict};
 use kube::{
     Api, ResourceExt as _,
     runtime::{WatchStreamExt as _, watcher},
@@ -302,7 +302,26 @@ fn describe(pod: &Pod, uid: String) -> frame::Pod {
         namespace: pod.namespace().unwrap_or_default(),
         name: pod.name_any(),
         images: regular.chain(ephemeral).collect(),
+        containers: spec.map(|spec| containers(spec).collect()),
     }
+}
+
+/// What tells where processes of containers come from, by the container's name.
+fn containers(spec: &PodSpec) -> impl Iterator<Item = (String, PodContainer)> {
+    let init = spec.init_containers.iter().flatten();
+    let regular = spec.containers.iter().chain(init).map(|container| {
+        let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
+        let probes = probes.into_iter().flatten().filter_map(|probe| probe.exec.as_ref());
+        let hooks = container.lifecycle.iter().flat_map(|lifecycle| [&lifecycle.post_start, &lifecycle.pre_stop]);
+        let hooks = hooks.flatten().filter_map(|hook| hook.exec.as_ref());
+        let commands = probes.chain(hooks).filter_map(|action| action.command.clone()).collect();
+        (container.name.clone(), PodContainer { ephemeral: false, stdin: container.stdin == Some(true), commands })
+    });
+    let ephemeral = spec.ephemeral_containers.iter().flatten().map(|container| {
+        let stdin = container.stdin == Some(true);
+        (container.name.clone(), PodContainer { ephemeral: true, stdin, commands: Vec::new() })
+    });
+    regular.chain(ephemeral)
 }
 
 #[cfg(test)]
@@ -372,6 +391,26 @@ mod tests {
         let mut leaving = pod("u2", "db", &json!({}), &json!({}));
         leaving.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
         assert!(pods.apply(&leaving, &mut inputs).is_none());
+    }
+
+    #[test]
+    fn what_is_run_in_containers_and_which_can_be_fed_is_known() {
+        let exec = |word: &str| json!({ "exec": { "command": ["cat", word] } });
+        let pod: Pod = serde_json::from_value(json!({ "spec": {
+            "containers": [{ "name": "app", "stdin": true, "livenessProbe": exec("live"), "readinessProbe": { "httpGet": { "port": 80 } },
+                             "startupProbe": exec("start"), "lifecycle": { "postStart": exec("begin"), "preStop": exec("end") } }],
+            "initContainers": [{ "name": "init" }],
+            "ephemeralContainers": [{ "name": "debugger", "stdin": true }],
+        } }))
+        .unwrap();
+        let known = describe(&pod, "u1".into()).containers.unwrap();
+        let commands = ["live", "start", "begin", "end"].map(|word| vec!["cat".to_owned(), word.to_owned()]).to_vec();
+        let want = [
+            ("app", PodContainer { ephemeral: false, stdin: true, commands }),
+            ("debugger", PodContainer { ephemeral: true, stdin: true, commands: Vec::new() }),
+            ("init", PodContainer::default()),
+        ];
+        assert_eq!(known, want.map(|(name, container)| (name.to_owned(), container)).into());
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub struct RequestFilter {
     /// Names of what they are about
     #[arg(long = "api-name", value_name = "NAME", value_delimiter = ',')]
     api_names: Vec<String>,
-    /// Users, acting or impersonating; one that ends in * is the beginning of names. Of what kubectl exec started, only theirs
+    /// Users, acting or impersonating; one that ends in * is the beginning of names. Of what kubectl exec, attach and debug started, only theirs
     #[arg(long = "by", value_name = "USER", value_delimiter = ',')]
     users: Vec<String>,
     /// Groups of the user
@@ -101,10 +101,12 @@ impl RequestFilter {
             && (!self.no_system || !is_by_component(api))
     }
 
-    /// Whether what a request has led to is wanted, by who made the request.
+    /// Whether what a request has led to is wanted, by who made the request. What a pod does by itself is wanted, whoever created
+    /// it.
     pub fn wants_user(&self, cause: &Cause) -> bool {
         let users = || std::iter::once(&cause.user).chain(&cause.impersonator);
-        any(&self.users, |wanted| users().any(|name| name_is(wanted, name)))
+        let is_creation = cause.subresource.is_empty();
+        is_creation || any(&self.users, |wanted| users().any(|name| name_is(wanted, name)))
     }
 
     /// The same, and only what is in this namespace, where none was chosen.

@@ -351,7 +351,8 @@ impl Flow {
     }
 
     fn show(&mut self, at: usize, mut event: Event) -> anyhow::Result<()> {
-        event.cause = self.links.cause(&event, self.nodes[at].here(event.boot_ns));
+        let pod = event.kubernetes.as_ref().and_then(|pod| self.pods.get(&pod.pod_uid));
+        event.cause = self.links.cause(&event, self.nodes[at].here(event.boot_ns), pod.map(Arc::as_ref));
         let event = &event;
         let enough = self.options.max_events.is_some_and(|most| self.shown >= most);
         if enough || self.unread || !self.options.filter.wants(event) {

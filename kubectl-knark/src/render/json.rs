@@ -190,6 +190,7 @@ mod tests {
             request_id: "1".into(),
             user: "alice".into(),
             impersonator: None,
+            verb: "get".into(),
             subresource: "exec".into(),
             source: None,
             certainty: Certainty::Certain,

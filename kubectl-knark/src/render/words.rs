@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use knark_specs::{
     event::{Api, ApiStage, Event, Exec, Exit, File, Path, PathMark, PathSource, Process, What},
     frame::FileOp,
-    link::Certainty,
+    link::{self, Cause, Certainty},
 };
 
 use super::escape::{cell, cell_of, shell_word, shell_word_of};
@@ -41,11 +41,23 @@ pub fn detail(event: &Event, full: bool) -> Detail<'_> {
         What::Exit { exit } => of_exit(exit),
         What::Api { api } => of_api(api, full),
     };
-    if let Some(cause) = event.cause.as_ref().filter(|_| full || matches!(event.what, What::Exec { .. })) {
-        let sure = if cause.certainty == Certainty::Certain { "" } else { "probably " };
-        detail.marks.push(Cow::Owned(format!("{sure}kubectl {} by {}", cell(&cause.subresource), cell(&cause.user))));
-    }
+    detail.marks.extend(event.cause.as_ref().filter(|cause| full || is_worth_a_mark(event, cause)).map(|cause| of_cause(cause)));
     detail
+}
+
+/// All that a pod does comes of its creation, so its beginning alone says so.
+fn is_worth_a_mark(event: &Event, cause: &Cause) -> bool {
+    matches!(event.what, What::Exec { .. }) && (!cause.subresource.is_empty() || link::begins_container(&event.process))
+}
+
+fn of_cause(cause: &Cause) -> Cow<'static, str> {
+    let sure = if cause.certainty == Certainty::Certain { "" } else { "probably " };
+    let deed = match cause.subresource.as_str() {
+        "" => "created".into(),
+        "ephemeralcontainers" => "kubectl debug".into(),
+        subresource => format!("kubectl {}", cell(subresource)),
+    };
+    Cow::Owned(format!("{sure}{deed} by {}", cell(&cause.user)))
 }
 
 fn of_exec<'e>(exec: &Exec, process: &'e Process) -> Detail<'e> {

@@ -123,6 +123,7 @@ fn an_event_is_joined_to_its_process_container_and_pod() {
         namespace: "prod".into(),
         name: "web".into(),
         images: [("app".to_owned(), "app@sha256:1".to_owned())].into(),
+        containers: None,
     };
     let ancestors = vec![Ancestor { pid: 1, start_ns: 0, comm: b"init", exe: b"" }];
     let process = Process { container: 1, ancestors, ..PROCESS };

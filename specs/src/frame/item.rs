@@ -435,14 +435,41 @@ pub struct Pod {
     /// Images by container name.
     #[n(6)]
     pub images: std::collections::BTreeMap<String, String>,
+    /// Containers by name; absent in what older versions wrote.
+    #[n(7)]
+    pub containers: Option<std::collections::BTreeMap<String, PodContainer>>,
+}
+
+/// What a pod's spec says of a container, as far as it helps to tell where processes come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub struct PodContainer {
+    /// It was put into the pod when that ran.
+    #[n(0)]
+    pub ephemeral: bool,
+    /// Its main process can be fed.
+    #[n(1)]
+    pub stdin: bool,
+    /// What its kubelet runs in it: probes, and hooks of its life cycle.
+    #[n(2)]
+    pub commands: Vec<Vec<String>>,
 }
 
 impl Pod {
     /// About how much memory it takes, in bytes.
     pub fn bytes(&self) -> usize {
-        let Self { uid, labels, owner_kind, owner_name, namespace, name, images } = self;
+        let Self { uid, labels, owner_kind, owner_name, namespace, name, images, containers } = self;
         let texts: usize = [uid, owner_kind, owner_name, namespace, name].into_iter().map(String::len).sum();
-        size_of::<Self>() + texts + crate::texts::map_bytes(labels) + crate::texts::map_bytes(images)
+        let containers = containers.iter().flatten().map(|(name, container)| name.len() + container.bytes());
+        let maps = crate::texts::map_bytes(labels) + crate::texts::map_bytes(images);
+        size_of::<Self>() + texts + maps + containers.sum::<usize>()
+    }
+}
+
+impl PodContainer {
+    fn bytes(&self) -> usize {
+        let texts = |command: &Vec<String>| command.iter().map(|text| size_of::<String>() + text.len()).sum::<usize>();
+        let commands = self.commands.iter().map(|command| size_of::<Vec<String>>() + texts(command));
+        size_of::<String>() + size_of::<Self>() + commands.sum::<usize>()
     }
 }
 

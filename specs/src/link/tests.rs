@@ -1,7 +1,12 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cases;
+use crate::{cases, event::Ancestor};
+
+/// Of an event of which nothing else is known.
+fn cause(links: &mut Links, event: &Event, at: i64) -> Option<Arc<Cause>> {
+    links.cause(event, at, None)
+}
 
 fn event(partial: &Value) -> Event {
     cases::event(partial.as_object().unwrap()).unwrap()
@@ -10,6 +15,58 @@ fn event(partial: &Value) -> Event {
 fn exec(id: &str, user: &str, stage: &str, query: &str) -> Event {
     event(&json!({ "api": { "stage": stage, "request_id": id, "verb": "create", "resource": "pods", "subresource": "exec",
         "namespace": "prod", "name": "web", "query": query, "user": { "name": user }, "source": "192.0.2.7" } }))
+}
+
+fn session(subresource: &str, id: &str, stage: &str, query: &str) -> Event {
+    event(&json!({ "api": { "stage": stage, "request_id": id, "verb": "get", "resource": "pods", "subresource": subresource,
+        "namespace": "prod", "name": "web", "query": query, "user": { "name": "bob" } } }))
+}
+
+/// Of a pod, with more fields of the request.
+fn creation(id: &str, user: &str, more: &Value) -> Event {
+    let mut api = json!({ "stage": "complete", "request_id": id, "verb": "create", "resource": "pods", "namespace": "prod",
+        "code": 201, "latency_ns": 1000, "user": { "name": user } });
+    api.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    event(&json!({ "api": api }))
+}
+
+/// A container's first process, of a pod of this name; pod and process began at these times, in seconds, and the event is of the
+/// latter.
+fn first(pod: &str, container: &str, pod_began: i64, began: i64) -> Event {
+    let (shim, began) = ((pod_began * SECOND).to_string(), (began * SECOND).to_string());
+    let ancestors = json!([{ "pid": 40, "comm": "containerd-shim", "exe": "/usr/bin/containerd-shim-runc-v2", "start_boot_ns": shim },
+                           { "pid": 1, "comm": "systemd", "exe": "/lib/systemd/systemd" }]);
+    // Two that begin at once are two.
+    let pid = if (pod, container) == ("web", "app") { 100 } else { 1000 + (pod.len() * 100 + container.len()) };
+    event(&json!({ "kubernetes": { "namespace": "prod", "pod": pod, "pod_uid": format!("uid-{pod}") }, "boot_ns": began,
+        "container": { "name": container, "id": format!("{pod}-{container}") }, "exec": {},
+        "process": { "pid": pid, "exe": "/bin/app", "ancestors": ancestors, "start_boot_ns": began } }))
+}
+
+/// What came of it: the user and the certainty. Nodes booted at the epoch.
+fn of(links: &mut Links, event: &Event) -> Option<(String, Certainty)> {
+    of_known(links, event, None)
+}
+
+fn of_known(links: &mut Links, event: &Event, pod: Option<&Pod>) -> Option<(String, Certainty)> {
+    let at = i64::try_from(event.boot_ns).unwrap();
+    links.cause(event, at, pod).map(|cause| (cause.user.clone(), cause.certainty))
+}
+
+/// A pod's spec, by container.
+fn pod(containers: &[(&str, PodContainer)]) -> Pod {
+    let containers = containers.iter().map(|(name, container)| ((*name).to_owned(), container.clone())).collect();
+    Pod { containers: Some(containers), ..Pod::default() }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it is compared with what may be none")]
+fn likely(user: &str) -> Option<(String, Certainty)> {
+    Some((user.to_owned(), Certainty::Likely))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it is compared with what may be none")]
+fn certain(user: &str) -> Option<(String, Certainty)> {
+    Some((user.to_owned(), Certainty::Certain))
 }
 
 fn process(pid: u32, args: &[&str], ancestors: &Value) -> Event {
@@ -27,52 +84,53 @@ const SECOND: i64 = 1_000_000_000;
 fn a_shell_belongs_to_who_ran_exec_and_so_does_what_it_runs() {
     let mut links = Links::default();
     assert_eq!(
-        links.cause(&exec("1", "alice", "started", "command=sh&command=-c&command=a%20b&container=app&stdin=true"), 0),
+        cause(&mut links, &exec("1", "alice", "started", "command=sh&command=-c&command=a%20b&container=app&stdin=true"), 0),
         None
     );
-    let cause = links.cause(&process(100, &["sh", "-c", "a b"], &outside()), SECOND).unwrap();
+    let found = cause(&mut links, &process(100, &["sh", "-c", "a b"], &outside()), SECOND).unwrap();
     let want = Cause {
         request_id: "1".into(),
         user: "alice".into(),
         impersonator: None,
+        verb: "create".into(),
         subresource: "exec".into(),
         source: Some("192.0.2.7".into()),
         certainty: Certainty::Certain,
     };
-    assert_eq!(*cause, want);
+    assert_eq!(*found, want);
     let below = json!([{ "pid": 100, "comm": "sh", "exe": "/bin/sh", "start_boot_ns": "100" }]);
-    assert_eq!(links.cause(&process(101, &["a", "b"], &below), 2 * SECOND).as_deref(), Some(&want));
+    assert_eq!(cause(&mut links, &process(101, &["a", "b"], &below), 2 * SECOND).as_deref(), Some(&want));
     // The pid alone is no identity.
     let other = json!([{ "pid": 100, "comm": "sh", "exe": "/bin/sh", "start_boot_ns": "77" }]);
-    assert_eq!(links.cause(&process(102, &["a", "b"], &other), 2 * SECOND), None);
+    assert_eq!(cause(&mut links, &process(102, &["a", "b"], &other), 2 * SECOND), None);
     // It goes on after the session has ended.
-    links.cause(&exec("1", "alice", "complete", ""), 3 * SECOND);
-    assert_eq!(links.cause(&process(103, &["c"], &below), 4 * SECOND).as_deref(), Some(&want));
+    cause(&mut links, &exec("1", "alice", "complete", ""), 3 * SECOND);
+    assert_eq!(cause(&mut links, &process(103, &["c"], &below), 4 * SECOND).as_deref(), Some(&want));
     // A process whose parents have ended keeps it, too.
     let grandchild = json!([{ "pid": 103, "comm": "c", "exe": "/bin/sh", "start_boot_ns": "103" }]);
-    assert_eq!(links.cause(&process(104, &["d"], &grandchild), 5 * SECOND).as_deref(), Some(&want));
+    assert_eq!(cause(&mut links, &process(104, &["d"], &grandchild), 5 * SECOND).as_deref(), Some(&want));
 }
 
 #[test]
 fn what_could_be_of_several_requests_is_only_likely() {
     let mut links = Links::default();
     for (id, user) in [("1", "alice"), ("2", "bob")] {
-        links.cause(&exec(id, user, "started", "command=sh&container=app"), 0);
+        cause(&mut links, &exec(id, user, "started", "command=sh&container=app"), 0);
     }
-    let causes = [100, 101].map(|pid| links.cause(&process(pid, &["sh"], &outside()), SECOND).unwrap());
+    let causes = [100, 101].map(|pid| cause(&mut links, &process(pid, &["sh"], &outside()), SECOND).unwrap());
     assert_eq!(
         causes.each_ref().map(|cause| (cause.user.as_str(), cause.certainty)),
         [("alice", Certainty::Likely), ("bob", Certainty::Likely)]
     );
     // Both have led to a process: the third is a probe of the kubelet's, or the like.
-    assert_eq!(links.cause(&process(102, &["sh"], &outside()), SECOND), None);
+    assert_eq!(cause(&mut links, &process(102, &["sh"], &outside()), SECOND), None);
 }
 
 #[test]
 fn a_request_without_a_container_is_only_likely() {
     let mut links = Links::default();
-    links.cause(&exec("1", "alice", "started", "command=sh"), 0);
-    assert_eq!(links.cause(&process(100, &["sh"], &outside()), SECOND).unwrap().certainty, Certainty::Likely);
+    cause(&mut links, &exec("1", "alice", "started", "command=sh"), 0);
+    assert_eq!(cause(&mut links, &process(100, &["sh"], &outside()), SECOND).unwrap().certainty, Certainty::Likely);
 }
 
 #[test]
@@ -94,43 +152,277 @@ fn what_was_not_asked_for_has_no_cause() {
         (&["sh"][..], json!([]), SECOND),
     ] {
         let mut links = Links::default();
-        links.cause(&exec("1", "alice", "started", "command=sh&container=app"), 0);
-        assert_eq!(links.cause(&process(100, args, &ancestors), at), None, "{args:?} {ancestors} {at}");
+        cause(&mut links, &exec("1", "alice", "started", "command=sh&container=app"), 0);
+        assert_eq!(cause(&mut links, &process(100, args, &ancestors), at), None, "{args:?} {ancestors} {at}");
     }
     let mut links = Links::default();
-    links.cause(&exec("1", "alice", "started", "command=sh&container=other"), 0);
-    assert_eq!(links.cause(&process(100, &["sh"], &outside()), SECOND), None);
+    cause(&mut links, &exec("1", "alice", "started", "command=sh&container=other"), 0);
+    assert_eq!(cause(&mut links, &process(100, &["sh"], &outside()), SECOND), None);
 }
 
 #[test]
 fn a_probe_that_ends_as_the_command_does_is_another_command() {
     let mut links = Links::default();
-    links.cause(&exec("1", "alice", "started", "command=psql&command=-U&command=postgres&container=app"), 0);
+    cause(&mut links, &exec("1", "alice", "started", "command=psql&command=-U&command=postgres&container=app"), 0);
     let probe = ["pg_isready", "-h", "127.0.0.1", "-U", "postgres"];
-    assert_eq!(links.cause(&process(100, &probe, &outside()), SECOND), None);
-    let cause = links.cause(&process(101, &["psql", "-U", "postgres"], &outside()), SECOND).unwrap();
-    assert_eq!(cause.certainty, Certainty::Certain);
+    assert_eq!(cause(&mut links, &process(100, &probe, &outside()), SECOND), None);
+    let found = cause(&mut links, &process(101, &["psql", "-U", "postgres"], &outside()), SECOND).unwrap();
+    assert_eq!(found.certainty, Certainty::Certain);
     let mut links = Links::default();
-    links.cause(&exec("1", "alice", "started", "command=ls&container=app"), 0);
-    assert_eq!(links.cause(&process(100, &["sh", "-c", "ls"], &outside()), SECOND), None);
+    cause(&mut links, &exec("1", "alice", "started", "command=ls&container=app"), 0);
+    assert_eq!(cause(&mut links, &process(100, &["sh", "-c", "ls"], &outside()), SECOND), None);
 }
 
 #[test]
 fn a_script_keeps_its_cause() {
     let mut links = Links::default();
-    links.cause(&exec("1", "alice", "started", "command=entry.sh&command=--now&container=app"), 0);
-    let cause = links.cause(&process(100, &["/bin/sh", "/usr/bin/entry.sh", "--now"], &outside()), SECOND).unwrap();
-    assert_eq!(cause.certainty, Certainty::Likely);
+    cause(&mut links, &exec("1", "alice", "started", "command=entry.sh&command=--now&container=app"), 0);
+    let found = cause(&mut links, &process(100, &["/bin/sh", "/usr/bin/entry.sh", "--now"], &outside()), SECOND).unwrap();
+    assert_eq!(found.certainty, Certainty::Likely);
 }
 
 #[test]
 fn memory_is_bounded() {
     let mut links = Links::default();
-    for number in 0..3 * MOST {
+    for number in 0..MOST + 100 {
         let id = number.to_string();
-        links.cause(&exec(&id, "alice", "started", "command=sh&container=app"), 0);
-        links.cause(&process(u32::try_from(number).unwrap() + 2, &["sh"], &outside()), SECOND);
+        cause(&mut links, &exec(&id, "alice", "started", "command=sh&container=app"), 0);
+        cause(&mut links, &process(u32::try_from(number).unwrap() + 2, &["sh"], &outside()), SECOND);
     }
-    let processes: usize = links.processes.values().map(HashMap::len).sum();
-    assert!(links.requests.len() <= MOST && processes <= MOST && links.order.len() <= MOST);
+    for number in 0..MOST + 100 {
+        let id = number.to_string();
+        cause(&mut links, &session("attach", &id, "started", "stdin=true"), 0);
+        cause(&mut links, &creation(&id, "alice", &json!({})), 0);
+    }
+    assert!(links.attached.len() <= MOST && links.creations.len() <= MOST);
+    assert!(links.execs.len() <= MOST && links.begun.len() <= MOST);
+}
+
+#[test]
+fn what_goes_on_is_not_forgotten_for_what_came_later() {
+    let mut links = Links::default();
+    cause(&mut links, &creation("1", "alice", &json!({ "name": "web" })), 10 * SECOND);
+    assert_eq!(of(&mut links, &first("web", "app", 11, 15)), certain("alice"));
+    cause(&mut links, &exec("2", "bob", "started", "command=sh&container=app"), 20 * SECOND);
+    let found = |links: &mut Links, event: &Event| links.cause(event, 20 * SECOND, None).map(|cause| cause.user.clone());
+    assert_eq!(found(&mut links, &process(7, &["sh"], &outside())).as_deref(), Some("bob"));
+    let shell = json!([{ "pid": 7, "comm": "sh", "exe": "/bin/sh", "start_boot_ns": "7" }]);
+    let main = json!([{ "pid": 100, "comm": "app", "exe": "/bin/app", "start_boot_ns": (15 * SECOND).to_string() }]);
+    let (mut child, mut other) = (process(0, &["ls"], &shell), process(0, &["ls"], &main));
+    for pid in 1000..u32::try_from(MOST).unwrap() + 1100 {
+        Arc::make_mut(&mut child.process).pid = pid;
+        Arc::make_mut(&mut other.process).pid = pid;
+        assert_eq!(found(&mut links, &child).as_deref(), Some("bob"));
+        Arc::make_mut(&mut other.process).start_boot_ns = 1;
+        assert_eq!(found(&mut links, &other).as_deref(), Some("alice"));
+    }
+    assert_eq!((links.begun.len(), links.made.len()), (MOST, 1));
+}
+
+#[test]
+fn what_a_probe_runs_as_well_is_only_likely() {
+    let probe = |command: &[&str]| PodContainer {
+        commands: vec![command.iter().map(|word| (*word).to_owned()).collect()],
+        ..PodContainer::default()
+    };
+    for (spec, want) in [
+        (pod(&[("app", probe(&["cat", "/healthy"]))]), Certainty::Likely),
+        (pod(&[("app", probe(&["cat", "/other"])), ("other", probe(&["cat", "/healthy"]))]), Certainty::Certain),
+    ] {
+        let mut links = Links::default();
+        cause(&mut links, &exec("1", "alice", "started", "command=cat&command=%2Fhealthy&container=app"), 0);
+        let found = links.cause(&process(100, &["cat", "/healthy"], &outside()), SECOND, Some(&spec)).unwrap();
+        assert_eq!(found.certainty, want);
+    }
+}
+
+#[test]
+fn a_row_of_ancestors_that_is_not_whole_shows_no_runtime() {
+    let mut links = Links::default();
+    cause(&mut links, &exec("1", "alice", "started", "command=sh&container=app"), 0);
+    let mut shell = process(100, &["sh"], &outside());
+    Arc::make_mut(&mut shell.process).ancestors_cut = true;
+    assert_eq!(cause(&mut links, &shell, SECOND), None);
+}
+
+#[test]
+fn a_pod_belongs_to_who_created_it() {
+    let uid = |uid: &str| json!({ "response_body": { "json": { "metadata": { "uid": uid, "name": "web" } } } });
+    let query = |query: &str| json!({ "name": "web", "query": query });
+    for (more, want) in [
+        (uid("uid-web"), certain("alice")),
+        (uid("uid-other"), None),
+        (json!({ "name": "web" }), certain("alice")),
+        (json!({ "name": "other" }), None),
+        (json!({ "request_body": { "json": { "metadata": { "name": "web" } } } }), certain("alice")),
+        (json!({ "request_body": { "json": { "metadata": { "generateName": "we" } } } }), likely("alice")),
+        (json!({}), likely("alice")),
+        (json!({ "namespace": "other" }), None),
+        (json!({ "name": "web", "truncated": ["name"] }), likely("alice")),
+        (json!({ "name": "web", "code": 403 }), None),
+        (query("dryRun=All"), None),
+        (query("fieldManager=kubectl"), certain("alice")),
+        (json!({ "name": "web", "subresource": "binding" }), None),
+        (json!({ "name": "web", "user": { "name": "system:node:n1" } }), None),
+        (json!({ "name": "web", "group": "metrics.k8s.io" }), None),
+    ] {
+        let mut links = Links::default();
+        cause(&mut links, &creation("1", "alice", &more), 10 * SECOND);
+        assert_eq!(of(&mut links, &first("web", "app", 11, 15)), want, "{more}");
+        let below = json!([{ "pid": 100, "comm": "app", "exe": "/bin/app", "start_boot_ns": (15 * SECOND).to_string() }]);
+        let child = cause(&mut links, &process(101, &["id"], &below), 16 * SECOND);
+        assert_eq!(child.map(|cause| (cause.user.clone(), cause.certainty)), want, "{more}");
+    }
+}
+
+#[test]
+fn each_container_of_a_new_pod_has_its_first_process_and_no_other() {
+    let mut links = Links::default();
+    cause(&mut links, &creation("1", "alice", &json!({ "name": "web" })), 10 * SECOND);
+    assert_eq!(of(&mut links, &first("web", "init", 11, 12)), certain("alice"));
+    assert_eq!(of(&mut links, &first("web", "app", 11, 1000)), certain("alice"));
+    // It was begun anew.
+    assert_eq!(of(&mut links, &first("web", "app", 11, 1010)), None);
+    // What is run in it.
+    let mut probe = first("web", "late", 11, 1020);
+    let runtime = Ancestor { pid: 50, comm: "runc".into(), exe: "/usr/bin/runc".into(), start_boot_ns: 0 };
+    Arc::make_mut(&mut probe.process).ancestors.insert(0, runtime);
+    assert_eq!(of(&mut links, &probe), None);
+    // An older pod of that name.
+    assert_eq!(of(&mut links, &first("web", "other", 5, 12)), None);
+}
+
+#[test]
+fn a_pod_that_could_be_of_several_requests_is_of_none() {
+    let mut links = Links::default();
+    for (id, user) in [("1", "alice"), ("2", "bob")] {
+        cause(&mut links, &creation(id, user, &json!({})), 10 * SECOND);
+    }
+    assert_eq!(of(&mut links, &first("web", "app", 11, 15)), None);
+    // By its owner, only one may be it.
+    let controller = "system:serviceaccount:kube-system:replicaset-controller";
+    let owned = |owner: Option<&str>| {
+        let mut event = first("web", "app", 11, 15);
+        let pod = Arc::make_mut(event.kubernetes.as_mut().unwrap());
+        pod.labels = Some(std::collections::BTreeMap::new());
+        pod.owner = owner.map(|kind| crate::event::Owner { kind: kind.into(), name: "web".into() });
+        event
+    };
+    for (owner, want) in
+        [(Some("ReplicaSet"), likely(controller)), (Some("Job"), None), (None, likely("alice")), (Some("Own"), likely("alice"))]
+    {
+        let mut links = Links::default();
+        for (id, user) in [("1", "alice"), ("2", controller)] {
+            cause(&mut links, &creation(id, user, &json!({})), 10 * SECOND);
+        }
+        assert_eq!(of(&mut links, &owned(owner)), want, "{owner:?}");
+    }
+    // A name that is known is another pod's; one that has led to a pod is that pod's.
+    let mut links = Links::default();
+    cause(&mut links, &creation("1", "alice", &json!({})), 10 * SECOND);
+    cause(&mut links, &creation("2", "bob", &json!({ "name": "other" })), 10 * SECOND);
+    assert_eq!(of(&mut links, &first("web", "app", 11, 15)), likely("alice"));
+    assert_eq!(of(&mut links, &first("web-2", "app", 11, 15)), None);
+    cause(&mut links, &creation("3", "carol", &json!({})), 20 * SECOND);
+    assert_eq!(of(&mut links, &first("web-3", "app", 21, 25)), likely("carol"));
+    assert_eq!(of(&mut links, &first("web", "other", 11, 400)), likely("alice"));
+    // Too late, and too early.
+    for pod_began in [8, 400] {
+        let mut links = Links::default();
+        cause(&mut links, &creation("1", "alice", &json!({})), 10 * SECOND);
+        assert_eq!(of(&mut links, &first("web", "app", pod_began, 401)), None);
+    }
+}
+
+#[test]
+fn a_container_that_was_put_into_a_pod_belongs_to_who_put_it_there() {
+    let put = |id: &str, user: &str, body: &Value| {
+        let body = json!({ "json": { "spec": { "ephemeralContainers": body } } });
+        let more =
+            json!({ "verb": "patch", "subresource": "ephemeralcontainers", "name": "web", "code": 200, "request_body": body });
+        creation(id, user, &more)
+    };
+    let debugger = || first("web", "debugger", 1, 15);
+    let spec =
+        pod(&[("app", PodContainer::default()), ("debugger", PodContainer { ephemeral: true, ..PodContainer::default() })]);
+    for (body, spec, want) in [
+        (json!([{ "name": "debugger" }]), None, certain("bob")),
+        (json!([{ "name": "other" }]), None, None),
+        (json!(null), None, likely("bob")),
+        (json!(null), Some(&spec), likely("bob")),
+    ] {
+        let mut links = Links::default();
+        cause(&mut links, &put("1", "bob", &body), 10 * SECOND);
+        assert_eq!(of_known(&mut links, &debugger(), spec), want, "{body}");
+    }
+    // A container of the pod's own that is begun anew.
+    let mut links = Links::default();
+    cause(&mut links, &put("1", "bob", &json!(null)), 10 * SECOND);
+    assert_eq!(of_known(&mut links, &first("web", "app", 1, 15), Some(&spec)), None);
+    assert_eq!(of(&mut links, &first("other", "debugger", 1, 15)), None);
+    assert_eq!(of(&mut links, &first("web", "debugger", 1, 8)), None);
+    // Whoever created the pod has not put it there.
+    let mut links = Links::default();
+    cause(&mut links, &creation("1", "alice", &json!({ "name": "web" })), SECOND);
+    cause(&mut links, &put("2", "bob", &json!(null)), 10 * SECOND);
+    assert_eq!(of_known(&mut links, &first("web", "app", 1, 12), Some(&spec)), certain("alice"));
+    assert_eq!(of_known(&mut links, &debugger(), Some(&spec)), likely("bob"));
+}
+
+#[test]
+fn what_a_main_process_begins_while_somebody_feeds_it_is_likely_typed() {
+    let main = json!({ "pid": 30, "comm": "sh", "exe": "/bin/sh", "start_boot_ns": "30" });
+    let shim = json!({ "pid": 20, "comm": "containerd-shim", "exe": "/usr/bin/containerd-shim-runc-v2" });
+    let below = json!([main, shim]);
+    let mut links = Links::default();
+    let process =
+        |pid: u32, args: &[&str], ancestors: &Value| Event { boot_ns: SECOND.unsigned_abs(), ..process(pid, args, ancestors) };
+    let typed = |pid: u32| process(pid, &["id"], &json!([main, shim]));
+    let found = |links: &mut Links, event: &Event| links.cause(event, SECOND, None).map(|cause| cause.subresource.clone());
+    assert_eq!(found(&mut links, &typed(100)), None);
+    for no_input in ["container=app&stdout=true", "container=app&stdin=false", "container=other&stdin=true"] {
+        cause(&mut links, &session("attach", "0", "started", no_input), 0);
+        assert_eq!(found(&mut links, &typed(101)), None, "{no_input}");
+    }
+    cause(&mut links, &session("attach", "1", "started", "container=app&stdin=true&tty=true"), 0);
+    let attach = cause(&mut links, &typed(102), SECOND).unwrap();
+    assert_eq!((&*attach.user, &*attach.subresource, attach.certainty), ("bob", "attach", Certainty::Likely));
+    // The process itself, one that the runtime began later, and what that one begins.
+    assert_eq!(found(&mut links, &process(30, &["sh"], &json!([shim]))), None);
+    let probe = json!({ "pid": 60, "comm": "sh", "exe": "/bin/sh", "start_boot_ns": "60" });
+    assert_eq!(found(&mut links, &process(61, &["id"], &json!([probe, shim]))), None);
+    let late = json!({ "pid": 60, "comm": "sh", "exe": "/bin/sh", "start_boot_ns": (5 * SECOND).to_string() });
+    assert_eq!(found(&mut links, &process(62, &["id"], &json!([late, shim]))), None);
+    // It goes on after the session's end, and what is begun then is nobody's.
+    cause(&mut links, &session("attach", "1", "complete", ""), 2 * SECOND);
+    let child = json!([{ "pid": 102, "comm": "id", "exe": "/bin/id", "start_boot_ns": "102" }, main, shim]);
+    assert_eq!(found(&mut links, &process(103, &["x"], &child)).as_deref(), Some("attach"));
+    assert_eq!(found(&mut links, &typed(104)), None);
+    // A container that can't be fed.
+    cause(&mut links, &session("attach", "2", "started", "container=app&stdin=true"), 0);
+    let spec = pod(&[("app", PodContainer::default())]);
+    assert_eq!(links.cause(&process(105, &["id"], &below), SECOND, Some(&spec)), None);
+}
+
+#[test]
+fn who_feeds_a_container_counts_more_than_who_made_it() {
+    let mut links = Links::default();
+    cause(&mut links, &creation("1", "alice", &json!({ "name": "web" })), 10 * SECOND);
+    let main = first("web", "app", 11, 15);
+    assert_eq!(of(&mut links, &main), certain("alice"));
+    let mut ancestors = main.process.ancestors.clone();
+    ancestors
+        .insert(0, Ancestor { pid: 100, comm: "sh".into(), exe: "/bin/sh".into(), start_boot_ns: main.process.start_boot_ns });
+    let child = |pid: u32, what: &str| {
+        let process = json!({ "pid": pid, "ancestors": ancestors, "start_boot_ns": (20 * SECOND).to_string() });
+        event(&json!({ "kubernetes": { "namespace": "prod", "pod": "web" }, "container": { "name": "app" }, "process": process,
+            "boot_ns": (20 * SECOND).to_string(), what: {} }))
+    };
+    assert_eq!(of(&mut links, &child(101, "exec")), certain("alice"));
+    cause(&mut links, &session("attach", "2", "started", "container=app&stdin=true"), 19 * SECOND);
+    // It is a copy of the main process until it executes something.
+    assert_eq!(of(&mut links, &child(102, "file")), certain("alice"));
+    for what in ["exec", "file"] {
+        assert_eq!(of(&mut links, &child(102, what)), likely("bob"), "{what}");
+    }
 }

@@ -537,7 +537,7 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::document;
+    use crate::{frame::Wanted, policy::document};
 
     /// The messages for one policy's rules, and how many rules came of them.
     fn compiled(rules: &str) -> (Vec<String>, usize) {
@@ -573,6 +573,26 @@ mod tests {
         ] {
             let (messages, _) = compiled(rule);
             assert!(messages.iter().any(|message| message.contains(words)), "{rule}: {messages:?}");
+        }
+    }
+
+    #[test]
+    fn who_asks_for_causes_is_told_of_all_executions() {
+        let want = |rule: &str| {
+            let text =
+                format!("apiVersion: knark.dev/v1alpha1\nkind: TracePolicy\nmetadata: {{name: p}}\nspec: {{rules: [{rule}]}}");
+            let parsed = document::parse(&text);
+            let (policies, problems) = compile(&[(&parsed.policies[0].value, &parsed.policies[0].node)], &Lists::new());
+            assert_eq!(problems.concat(), [], "{rule}");
+            (policies.want().exec == Wanted::All, policies.needs_execs(), policies.wants_execs(), policies.wants_api())
+        };
+        for (rule, all) in [
+            ("{name: r, exec: {paths: [/bin/cat]}}", (false, true, true, false)),
+            ("{name: r, exec: {paths: [/bin/cat]}, where: has(cause.user)}", (true, true, true, true)),
+            ("{name: r, file: {paths: [/etc/]}, except: [{where: 'cause.user == \"ci\"'}]}", (true, true, false, true)),
+            ("{name: r, file: {paths: [/etc/]}}", (false, false, false, false)),
+        ] {
+            assert_eq!(want(rule), all, "{rule}");
         }
     }
 

@@ -18,6 +18,11 @@ use crate::{
 type Places = Option<BTreeSet<String>>;
 
 impl Policies {
+    /// Whether any rule is about executions, or asks which request an event comes from, which they tell.
+    pub fn needs_execs(&self) -> bool {
+        self.wants_execs() || self.asks_for_causes()
+    }
+
     /// Whether any rule is about executions.
     pub fn wants_execs(&self) -> bool {
         self.rules.iter().any(|rule| matches!(rule.subject, Subject::Exec(_)))
@@ -30,14 +35,16 @@ impl Policies {
 
     /// Whether any rule is about requests to the Kubernetes API, or asks which of them an event comes from.
     pub fn wants_api(&self) -> bool {
+        self.rules.iter().any(|rule| matches!(rule.subject, Subject::Api(_))) || self.asks_for_causes()
+    }
+
+    fn asks_for_causes(&self) -> bool {
         let asks = |condition: &Option<Condition>| {
             let names = condition.iter().flat_map(Condition::references);
             names.into_iter().any(|name| name == "cause" || name.starts_with("cause."))
         };
-        self.rules.iter().any(|rule| {
-            let about = matches!(rule.subject, Subject::Api(_));
-            about || asks(&rule.condition) || rule.except.iter().any(|except| asks(&except.condition))
-        })
+        let mut rules = self.rules.iter();
+        rules.any(|rule| asks(&rule.condition) || rule.except.iter().any(|except| asks(&except.condition)))
     }
 
     /// The rules that look into bodies of requests to the Kubernetes API, by their names.
@@ -51,7 +58,8 @@ impl Policies {
 
     /// What the kernel is asked for.
     pub fn want(&self) -> Want {
-        let mut execs: Places = Some(BTreeSet::new());
+        // A process has the cause of the one that began it, whatever that one runs.
+        let mut execs: Places = (!self.asks_for_causes()).then(BTreeSet::new);
         let mut files: BTreeMap<FileOp, Places> = BTreeMap::new();
         for rule in &self.rules {
             match &rule.subject {

@@ -127,7 +127,7 @@ impl Args {
     pub(super) fn plan(&self, policies: Option<&Policies>) -> anyhow::Result<Plan> {
         let fixed = policies.filter(|_| !self.rules.watch);
         let by_default = |kind| match (kind, fixed) {
-            (Kind::Exec, Some(policies)) => policies.wants_execs(),
+            (Kind::Exec, Some(policies)) => policies.needs_execs(),
             (Kind::File, Some(policies)) => policies.wants_files(),
             (Kind::Api, Some(policies)) => policies.wants_api(),
             (Kind::Exec | Kind::File, None) => true,

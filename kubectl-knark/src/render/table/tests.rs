@@ -3,6 +3,7 @@ use std::sync::Arc;
 use knark_specs::{
     event::{Ancestor, Api, ApiStage, ApiUser, Container, Exec, File, Kubernetes, Path},
     frame::FileOp,
+    link::{Cause, Certainty},
     linux::Mode,
 };
 
@@ -73,6 +74,39 @@ fn exec(args: &[&str]) -> Event {
     };
     event.what = What::Exec { exec };
     event
+}
+
+fn caused(mut event: Event, subresource: &str, certainty: Certainty) -> Event {
+    event.cause = Some(Arc::new(Cause {
+        request_id: "1".into(),
+        user: "alice".into(),
+        impersonator: None,
+        verb: "create".into(),
+        subresource: subresource.into(),
+        source: None,
+        certainty,
+    }));
+    event
+}
+
+#[test]
+fn who_is_behind_it_is_said() {
+    use Certainty::{Certain, Likely};
+    let shim = Ancestor { pid: 9, comm: "containerd-shim".into(), exe: String::new(), start_boot_ns: 0 };
+    let mut first = exec(&["app"]);
+    Arc::make_mut(&mut first.process).ancestors.insert(0, shim);
+    for (event, short, full) in [
+        (caused(exec(&["sh"]), "exec", Certain), Some("kubectl exec by alice"), "kubectl exec by alice"),
+        (caused(exec(&["sh"]), "attach", Likely), Some("probably kubectl attach by alice"), "probably kubectl attach by alice"),
+        (caused(exec(&["sh"]), "ephemeralcontainers", Certain), Some("kubectl debug by alice"), "kubectl debug by alice"),
+        (caused(first, "", Likely), Some("probably created by alice"), "probably created by alice"),
+        // All else that the pod does.
+        (caused(exec(&["sh"]), "", Certain), None, "created by alice"),
+        (caused(file(FileOp::Open, "/a"), "exec", Certain), None, "kubectl exec by alice"),
+    ] {
+        let marks = |full| crate::render::words::detail(&event, full).marks.into_iter().find(|mark| mark.contains("alice"));
+        assert_eq!((marks(false).as_deref(), marks(true).as_deref()), (short, Some(full)));
+    }
 }
 
 fn lines(width: Option<usize>, local: bool, colour: bool, events: &[Event]) -> String {

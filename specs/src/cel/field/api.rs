@@ -52,6 +52,7 @@ pub(super) fn of_cause<'e>(cause: &'e Cause, name: &str) -> Option<Field<'e>> {
         "request_id" => text(&cause.request_id),
         "user" => text(&cause.user),
         "impersonator" => optional(cause.impersonator.as_ref()),
+        "verb" => text(&cause.verb),
         "subresource" => text(&cause.subresource),
         "source" => optional(cause.source.as_ref()),
         "certainty" => text(cause.certainty.name()),
