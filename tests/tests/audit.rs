@@ -244,6 +244,15 @@ spec: {rules: [{name: any, severity: high, api: {users: [alice]}}, {name: ended,
 }
 
 #[test]
+fn a_log_that_is_given_as_events_is_told_where_to_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = write(folder.path(), "audit.log", LOG);
+    let tested = plugin().args(["policy", "test", "--pack", "sensitive-api", "--events", &log]).output().unwrap();
+    assert_eq!(tested.status.code(), Some(1), "{}", seen(&tested));
+    assert!(String::from_utf8_lossy(&tested.stderr).contains("trace --audit-log FILE -f POLICY"), "{}", seen(&tested));
+}
+
+#[test]
 fn rules_that_an_audit_log_can_not_match_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let log = write(folder.path(), "audit.log", LOG);

@@ -32,6 +32,8 @@ pub struct Examination {
     nodes: Vec<String>,
     /// Nodes that can't be asked, as they are not Ready.
     pub unready: Vec<String>,
+    /// What could not be found out about API servers.
+    pub problems: Vec<String>,
 }
 
 /// What came of a node.
@@ -51,7 +53,7 @@ impl Examination {
         };
         let nodes: Vec<_> = nodes.into_iter().collect();
         // Looking into an API server takes memory, which only those pods get that need it.
-        let (user, (servers, _)) = tokio::join!(user_name(cluster), control_plane::nodes(cluster));
+        let (user, (servers, problems)) = tokio::join!(user_name(cluster), control_plane::nodes(cluster));
         let user = user?.unwrap_or_default();
         // Nobody will sign anything: the tracers are only asked to look around.
         let mut seed = [0; 32];
@@ -60,7 +62,7 @@ impl Examination {
         let template = Template { servers: Servers::On(servers), ..template };
         let example = nodes.iter().find(|node| template.servers.are_on(node)).or(nodes.first()).map_or("", String::as_str);
         let tracers = Tracers::admit(cluster, template, flags.tracer_namespace.as_deref(), example).await?;
-        Ok(Self { tracers, nodes, unready })
+        Ok(Self { tracers, nodes, unready, problems })
     }
 
     /// Where the tracers run.

@@ -73,6 +73,9 @@ struct Findings {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     permissions: Vec<Right>,
     nodes: Vec<Answer>,
+    /// What could not be found out about API servers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<String>,
 }
 
 /// Looks, and prints.
@@ -106,7 +109,8 @@ async fn on_host() -> anyhow::Result<Option<Findings>> {
         anyhow::bail!("the tracer's doctor failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     let report = String::from_utf8_lossy(&output.stdout);
-    Ok(Some(Findings { permissions: Vec::new(), nodes: vec![Answer::new("this host".to_owned(), Ok(report.into_owned()))] }))
+    let nodes = vec![Answer::new("this host".to_owned(), Ok(report.into_owned()))];
+    Ok(Some(Findings { permissions: Vec::new(), nodes, problems: Vec::new() }))
 }
 
 async fn in_cluster(args: &Args) -> anyhow::Result<Option<Findings>> {
@@ -154,7 +158,7 @@ async fn examine(cluster: &Cluster, examination: &Examination) -> anyhow::Result
     let (permissions, examined) = tokio::join!(permissions, examination.run());
     let mut nodes: Vec<_> = examined.into_iter().map(|examined| Answer::new(examined.node, examined.report)).collect();
     nodes.extend(examination.unready.iter().map(|node| Answer::new(node.clone(), Err(anyhow::anyhow!("the node is not Ready")))));
-    Ok(Findings { permissions: permissions?, nodes })
+    Ok(Findings { permissions: permissions?, nodes, problems: examination.problems.clone() })
 }
 
 fn table(findings: &Findings) -> String {
@@ -185,8 +189,12 @@ fn table(findings: &Findings) -> String {
     let sees_requests = |answer: &Answer| answer.report.as_ref().is_some_and(|report| report.sees("api"));
     if in_cluster && !findings.nodes.iter().any(sees_requests) {
         text.push_str(
-            "\nOn none of these nodes requests to the API server can be traced. `trace --audit-log` reads its audit log.\n",
+            "\nOn none of these nodes an API server was found that can be traced. If you know one, `trace --on api --node NAME` looks \
+             there; where the control plane is managed, its audit log tells of requests: `trace --audit-log FILE`.\n",
         );
+        for problem in &findings.problems {
+            let _ = write!(text, "{}", crate::render::escape::lines(&format!("{problem}\n")));
+        }
     }
     if in_cluster {
         let _ = write!(text, "\n{}", rights_table(&findings.permissions));

@@ -100,13 +100,28 @@ fn lines(mut from: impl BufRead, mut each: impl FnMut(Event)) -> anyhow::Result<
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let parsed = serde_json::from_slice::<Line>(&line);
-        match parsed
-            .with_context(|| format!("line {number} is neither part of a recording nor an event as trace -o json writes it"))?
-        {
-            Line::Event(event) => each(*event),
-            Line::Summary(_) => {}
+        match serde_json::from_slice::<Line>(&line) {
+            Ok(Line::Event(event)) => each(*event),
+            Ok(Line::Summary(_)) => {}
+            Err(_) if is_audit(&line) => bail!(
+                "it is an audit log of the API server: `kubectl knark trace --audit-log FILE -f POLICY` holds policies against it; with \
+                 --record, it makes a recording of it"
+            ),
+            Err(error) => {
+                let what = format!("line {number} is neither part of a recording nor an event as trace -o json writes it");
+                return Err(error).context(what);
+            }
         }
     }
     Ok(())
+}
+
+/// Whether a line is of an audit log.
+fn is_audit(line: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Head {
+        api_version: String,
+    }
+    serde_json::from_slice::<Head>(line).is_ok_and(|head| head.api_version.starts_with("audit.k8s.io/"))
 }
