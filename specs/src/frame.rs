@@ -400,4 +400,16 @@ mod tests {
         // new fields come last: what lies before it is as it was
         assert_eq!(newer[1..older.len()], older[1..]);
     }
+
+    #[test]
+    fn a_pod_without_containers_is_of_an_older_recording() {
+        let mut pod = Pod { uid: "u".into(), ..Pod::default() };
+        let older = minicbor::to_vec(&pod).unwrap();
+        // An array of seven, as it was before.
+        assert_eq!(older[0], 0x87);
+        assert_eq!(minicbor::decode::<Pod>(&older).unwrap(), pod);
+        let container = PodContainer { ephemeral: true, stdin: true, commands: vec![vec!["a".into()]] };
+        pod.containers = Some([("c".to_owned(), container)].into());
+        assert_eq!(minicbor::decode::<Pod>(&minicbor::to_vec(&pod).unwrap()).unwrap(), pod);
+    }
 }

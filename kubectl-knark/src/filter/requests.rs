@@ -208,6 +208,16 @@ mod tests {
     }
 
     #[test]
+    fn what_others_did_in_containers_is_left_out_and_what_pods_do_is_not() {
+        let filter = |user: &str| Flags::try_parse_from(["x", "--by", user]).unwrap_or_else(|error| panic!("{error}")).filter;
+        for (subresource, want) in [("exec", false), ("attach", false), ("ephemeralcontainers", false), ("", true)] {
+            let cause = json!({ "request_id": "1", "user": "alice", "subresource": subresource, "certainty": "certain" });
+            let cause: Cause = serde_json::from_value(cause).unwrap();
+            assert_eq!((filter("bob").wants_user(&cause), filter("alice").wants_user(&cause)), (want, true), "{subresource}");
+        }
+    }
+
+    #[test]
     fn requests_are_told_apart() {
         let exec = json!({ "verb": "get", "resource": "pods", "subresource": "exec", "namespace": "prod", "name": "web",
             "user": { "name": "alice@example.com", "groups": ["ops", "system:authenticated"] }, "code": 101 });

@@ -54,7 +54,7 @@ pub(super) struct First<'e> {
     pub(super) is_added: Option<bool>,
     /// When it began, by the plugin's clock.
     pub(super) began: i64,
-    /// When the pod did, or at the earliest its container.
+    /// When the pod did; where each container has a shim of its own, when that began.
     pub(super) pod_began: i64,
 }
 
