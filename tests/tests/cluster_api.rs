@@ -64,7 +64,7 @@ fn a_pod_belongs_to_who_created_it_and_what_is_typed_to_who_attached() {
     allow(&ns, "bob", "get,list,create", "pods,pods/attach");
     let mut trace = Trace::start(&mut ns.trace(&["-l", "app in (web,made)", "--on", "api,exec", "--no-system", "-o", "json"]));
     trace.first_tick();
-    let place = format!(r#"{{"spec":{{"nodeName":"{}"}}}}"#, nodes[0]);
+    let place = format!(r#"{{"apiVersion":"v1","spec":{{"nodeName":"{}"}}}}"#, nodes[0]);
     let (image, place) = (format!("--image={IMAGE}"), format!("--overrides={place}"));
     let run =
         ["run", "made", "-n", &ns.name, "--labels=app=made", "--restart=Never", "--stdin", "--attach=false", &image, &place];
@@ -83,8 +83,7 @@ fn a_pod_belongs_to_who_created_it_and_what_is_typed_to_who_attached() {
     let cause = &typed["cause"];
     assert_eq!((&cause["user"], &cause["subresource"]), (&"bob".into(), &"attach".into()), "{typed}");
     assert_eq!(cause["certainty"], "likely");
-    // The shell ends with its input.
-    drop(attached.stdin.take());
+    attached.kill().unwrap();
     attached.wait().unwrap();
     assert_eq!(trace.interrupt(), Some(0), "{}", trace.words());
     ns.assert_clean();
