@@ -51,7 +51,7 @@ cluster() {
   step "cluster up" tests/cluster/cluster up
   [[ $was_up ]] || trap 'tests/cluster/cluster down' EXIT
   tests/cluster/cluster load "$(tests/image.sh path)"
-  step "requests to a lone API server" as_root cargo test --test api --test body -- --test-threads 1
+  step "requests to a lone API server" as_root cargo test --test api --test api_bodies --test body -- --test-threads 1
   step "end to end" as_root cargo test --test 'cluster_*' -- --test-threads 2
 }
 

@@ -74,8 +74,15 @@ pub extern "C" fn knark_api_chunk(number: u32, from: u64, offset: u64, len: u64)
         let out = &raw mut (*s).out;
         let chunk = Out::body::<ApiChunk>(out);
         let to = Out::bytes(out).add(size_of::<Header>() + size_of::<ApiChunk>());
+        let mut read = len > 0;
+        if read && record::is_crowded() {
+            // The steps of requests come first: then it is told how long the body is, and no more.
+            record::seen(kind::API_BODY);
+            record::no_room_in_ring(kind::API_BODY);
+            read = false;
+        }
         record::seen(kind::API_BODY);
-        let read = len > 0 && kernel::copy_user(to, len as u32, from);
+        read = read && kernel::copy_user(to, len as u32, from);
         (*chunk).offset = offset;
         (*chunk).len = if read { len as u32 } else { 0 };
         if read {

@@ -209,6 +209,22 @@ pub unsafe fn hand_over(record: *mut u8, len: u64, kind: u8, wake: u64) -> bool 
     done
 }
 
+/// Whether more than half of the ring is taken.
+#[inline(always)]
+pub fn is_crowded() -> bool {
+    const TAKEN: u64 = 0;
+    const SIZE: u64 = 1;
+    let ring = (&raw const RING).cast_mut().cast::<core::ffi::c_void>();
+    // SAFETY: a map, and what the kernel tells of it.
+    unsafe { generated::bpf_ringbuf_query(ring, TAKEN) > generated::bpf_ringbuf_query(ring, SIZE) / 2 }
+}
+
+/// Counts a record that is lost since the ring has no room for it.
+#[inline(always)]
+pub fn no_room_in_ring(kind: u8) {
+    count(kind, |c| &raw mut c.lost_ring, 1);
+}
+
 /// Counts. Atomic, since another program may take over the CPU in between.
 #[inline(always)]
 pub fn count(kind: u8, which: impl FnOnce(&mut Count) -> *mut u64, n: u64) {

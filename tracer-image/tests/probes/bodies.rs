@@ -8,7 +8,7 @@ use std::{
 use knark_abi::{API_BODY_BYTES, API_CHUNK, ApiLayout};
 use knark_tracer::{
     api::binary::Site,
-    bpf::{ApiBody, Events, Options, Record},
+    bpf::{ApiBody, Events, Options, Probes, Record},
 };
 
 use crate::harness::{Story, attach, run_as};
@@ -151,6 +151,25 @@ fn the_longest_body_that_can_be_asked_for_is_copied() {
         body.extend_from_slice(piece.bytes);
     }
     assert!(bodies[0] == bytes[..API_BODY_BYTES - 1] && bodies[1] == bytes[..API_BODY_BYTES]);
+}
+
+#[test]
+fn where_the_ring_is_crowded_it_is_told_how_long_a_body_is() {
+    let events = Events { exec: false, file: false, exit: false, api: true };
+    let body_bytes = API_BODY_BYTES as u32;
+    let mut probes = attach(&Options { events, body_bytes, ring_bytes: 16 << 10, ..Options::default() });
+    let _attached = probes.attach_api(Path::new("/proc/self/exe"), &[site("api_request_body", knark_read_body)]).unwrap();
+    let bytes = pattern();
+    let admit = |probes: &mut Probes, tgid| probes.watch_api_server(tgid, &LAYOUT).unwrap();
+    let story = run_as(&mut probes, admit, |_| {
+        let g = std::hint::black_box([11, 1]);
+        read(&g, bytes.as_ptr() as u64, 40_000, 0);
+        read(&g, bytes.as_ptr() as u64, 10, 0);
+    });
+    let chunk = API_CHUNK as u64;
+    assert_eq!(told(&story), [(11, false, 0, 40_000, API_CHUNK), (11, false, chunk, 40_000, 0), (11, false, 0, 10, 0)]);
+    let counters = probes.counters().unwrap();
+    assert_eq!((counters.api_body().emitted, counters.api_body().lost_ring, counters.api_body().seen), (3, 2, 5));
 }
 
 #[test]
