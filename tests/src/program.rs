@@ -48,6 +48,12 @@ fn program(name: &str) -> PathBuf {
         let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--quiet", "--bins", "--profile", profile]).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        // What Cargo has told this test of its package: build scripts would run anew for it, and so would all that stands on them.
+        for (name, _) in std::env::vars_os() {
+            if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|of_test| name.to_string_lossy().starts_with(of_test)) {
+                build.env_remove(name);
+            }
+        }
         let built = build.status();
         assert!(built.is_ok_and(|status| status.success()), "building the programs failed");
         // target/PROFILE/deps/TEST, or a benchmark in target/PROFILE
