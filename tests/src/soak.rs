@@ -29,7 +29,15 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct Session {
     child: Child,
     shown: Arc<Mutex<Shown>>,
-    reader: JoinHandle<()>,
+    /// None when it has ended.
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// What a trace has shown.
@@ -73,7 +81,7 @@ impl Session {
                 writer.lock().unwrap_or_else(PoisonError::into_inner).take(&event, pid);
             }
         });
-        Ok(Self { child, shown, reader })
+        Ok(Self { child, shown, reader: Some(reader) })
     }
 
     /// How many requests have been shown.
@@ -86,7 +94,8 @@ impl Session {
         let to = Timestamp::try_from(SystemTime::now() - MARGIN)?;
         kill_process(Pid::from_child(&self.child), Signal::INT)?;
         let ended = self.child.wait()?;
-        ensure!(self.reader.join().is_ok(), "what the trace shows could not be read");
+        let read = self.reader.take().is_some_and(|reader| reader.join().is_ok());
+        ensure!(read, "what the trace shows could not be read");
         // Where something was lost, the trace says so by its status as well; what is made of that is for the caller.
         let mut shown = std::mem::take(&mut *self.shown.lock().unwrap_or_else(PoisonError::into_inner));
         ensure!(ended.success() || shown.summary["lost"].as_u64() > Some(0), "the trace failed: {ended}, {}", shown.summary);

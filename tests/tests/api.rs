@@ -241,7 +241,10 @@ fn traces_that_come_and_go_under_load_lose_nothing_in_silence() {
     assert!(compared.len() == 3 && compared.iter().all(|one| one.made > 100), "{compared:?}");
     // On a machine that is busy with other things something may be lost, but then it is told, and it isn't much.
     let sums: Vec<&Value> = sessions.iter().map(|shown| &shown.summary).collect();
-    assert!(compared.iter().all(|one| one.missing <= one.lost && one.lost < one.made / 4 && one.twice == 0), "{compared:?} {sums:?}");
+    assert!(
+        compared.iter().all(|one| one.missing <= one.lost && one.lost < one.made / 4 && one.twice == 0),
+        "{compared:?} {sums:?}"
+    );
     // It is the same process, and answers.
     assert_eq!(server.admin(["get", "--raw", "/livez"]), "ok");
 }

@@ -210,14 +210,17 @@ fn policies_look_into_bodies_where_these_are_asked_for() {
     let mut command = plugin();
     command.env("KNARK_TRACER", tracer()).args(["trace", "--local", "--pack", "sensitive-api", "-o", "json"]);
     let mut trace = Trace::start(&mut command);
-    trace.says("warning: without --bodies, rules that look into bodies never match: privileged-pod, privileged-workload");
+    trace.says(
+        "warning: without --bodies, rules and exceptions that look into bodies never match: privileged-pod, privileged-workload",
+    );
     trace.interrupt();
 }
 
 #[test]
 fn bodies_of_requests_at_once_are_not_mixed() {
     let server = ApiServer::start();
-    let mut trace = trace(&[]);
+    // Room for all bodies, however busy this machine is.
+    let mut trace = trace(&["--ring-buffer", "64Mi"]);
     await_first(&trace, &server);
     let many = |thread: usize| {
         let of = |n: usize| {

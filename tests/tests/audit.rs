@@ -82,8 +82,8 @@ fn a_log_is_shown_without_a_cluster() {
     let output = trace(&["--audit-log", "audit.log"]).current_dir(&folder).output().unwrap();
     let want = "\
 TIME          PID      UID    PROCESS          OP          DETAIL
-03:04:01.000  0        0      kube-apiserver   api         alice get /a 200 after 0s
-03:04:02.000  0        0      kube-apiserver   api         alice get /b 200 after 0s
+03:04:01.000  -        -      kube-apiserver   api         alice get /a 200 after 0s
+03:04:02.000  -        -      kube-apiserver   api         alice get /b 200 after 0s
 ";
     assert_eq!(String::from_utf8_lossy(&output.stdout), want, "{}", seen(&output));
     let said = String::from_utf8_lossy(&output.stderr);

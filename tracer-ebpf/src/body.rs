@@ -82,7 +82,11 @@ pub extern "C" fn knark_api_chunk(number: u32, from: u64, offset: u64, len: u64)
             read = false;
         }
         record::seen(kind::API_BODY);
-        read = read && kernel::copy_user(to, len as u32, from);
+        if read && !kernel::copy_user(to, len as u32, from) {
+            record::seen(kind::API_BODY);
+            record::no_room(kind::API_BODY);
+            read = false;
+        }
         (*chunk).offset = offset;
         (*chunk).len = if read { len as u32 } else { 0 };
         if read {

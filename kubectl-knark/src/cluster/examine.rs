@@ -53,15 +53,30 @@ impl Examination {
         };
         let nodes: Vec<_> = nodes.into_iter().collect();
         // Looking into an API server takes memory, which only those pods get that need it.
-        let (user, (servers, problems)) = tokio::join!(user_name(cluster), control_plane::nodes(cluster));
+        let (user, (servers, mut problems)) = tokio::join!(user_name(cluster), control_plane::nodes(cluster));
         let user = user?.unwrap_or_default();
         // Nobody will sign anything: the tracers are only asked to look around.
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| anyhow!("making a key: the system gives no random numbers: {error}"))?;
         let template = flags.template(&new_id()?, user, &SigningKey::from_bytes(&seed), None);
-        let template = Template { servers: Servers::On(servers), ..template };
-        let example = nodes.iter().find(|node| template.servers.are_on(node)).or(nodes.first()).map_or("", String::as_str);
-        let tracers = Tracers::admit(cluster, template, flags.tracer_namespace.as_deref(), example).await?;
+        let namespace = flags.tracer_namespace.as_deref();
+        let example = nodes.first().map_or("", String::as_str);
+        let admitted = match nodes.iter().find(|node| servers.contains(*node)) {
+            Some(server) => {
+                let template = Template { servers: Servers::On(servers.clone()), ..template.clone() };
+                Tracers::admit(cluster, template, namespace, server).await
+            }
+            None => Tracers::admit(cluster, template.clone(), namespace, example).await,
+        };
+        let tracers = match admitted {
+            Ok(tracers) => tracers,
+            // Those that look into API servers need more than others, which may be what isn't admitted.
+            Err(error) => {
+                let tracers = Tracers::admit(cluster, template, namespace, example).await.map_err(|_| error)?;
+                problems.push("looking into API servers was not admitted, so whether they can be traced isn't known".to_owned());
+                tracers
+            }
+        };
         Ok(Self { tracers, nodes, unready, problems })
     }
 

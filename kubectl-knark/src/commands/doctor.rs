@@ -192,9 +192,9 @@ fn table(findings: &Findings) -> String {
             "\nOn none of these nodes an API server was found that can be traced. If you know one, `trace --on api --node NAME` looks \
              there; where the control plane is managed, its audit log tells of requests: `trace --audit-log FILE`.\n",
         );
-        for problem in &findings.problems {
-            let _ = write!(text, "{}", crate::render::escape::lines(&format!("{problem}\n")));
-        }
+    }
+    for problem in &findings.problems {
+        let _ = write!(text, "{}", crate::render::escape::lines(&format!("{problem}\n")));
     }
     if in_cluster {
         let _ = write!(text, "\n{}", rights_table(&findings.permissions));

@@ -170,7 +170,7 @@ impl Table {
             Column::Time => Cow::Owned(self.times.of(&event.time, false)),
             Column::Milliseconds => Cow::Owned(self.times.of(&event.time, true)),
             // An audit log tells nothing of the process.
-            Column::Pid | Column::Ppid | Column::Uid | Column::Process | Column::ProcessAndPid if process.pid == 0 => NONE,
+            Column::Pid | Column::Ppid | Column::Uid if process.pid == 0 => NONE,
             // RFC 3339 with nanoseconds, of which three digits are kept.
             Column::Utc => Cow::Owned(format!("{}Z", event.time.get(..23).unwrap_or(&event.time))),
             Column::Node => cell(&event.node.name),
@@ -185,6 +185,7 @@ impl Table {
             Column::Parent => process.ancestors.first().map_or(NONE, |parent| cell(&parent.comm)),
             Column::Uid => Cow::Owned(process.uid.to_string()),
             Column::Process => cell_of(&process.comm, process.comm_b64.as_deref()),
+            Column::ProcessAndPid if process.pid == 0 => cell(&process.comm),
             Column::ProcessAndPid => {
                 Cow::Owned(format!("{}@{}", cell_of(&process.comm, process.comm_b64.as_deref()), process.pid))
             }

@@ -39,21 +39,13 @@ impl Policies {
     }
 
     fn asks_for_causes(&self) -> bool {
-        let asks = |condition: &Option<Condition>| {
-            let names = condition.iter().flat_map(Condition::references);
-            names.into_iter().any(|name| name == "cause" || name.starts_with("cause."))
-        };
-        let mut rules = self.rules.iter();
-        rules.any(|rule| asks(&rule.condition) || rule.except.iter().any(|except| asks(&except.condition)))
+        self.rules.iter().any(|rule| rule.refers(|name| name == "cause" || name.starts_with("cause.")))
     }
 
     /// The rules that look into bodies of requests to the Kubernetes API, by their names.
     pub fn on_bodies(&self) -> impl Iterator<Item = &str> {
-        let looks = |rule: &&Rule| {
-            let names = rule.condition.iter().flat_map(Condition::references);
-            names.into_iter().any(|name| name.starts_with("api.request_body") || name.starts_with("api.response_body"))
-        };
-        self.rules.iter().filter(looks).map(|rule| rule.name.as_str())
+        let is_of_body = |name: &str| name.starts_with("api.request_body") || name.starts_with("api.response_body");
+        self.rules.iter().filter(move |rule| rule.refers(is_of_body)).map(|rule| rule.name.as_str())
     }
 
     /// What the kernel is asked for.
@@ -111,6 +103,14 @@ fn wanted(places: Places) -> Wanted {
     match places {
         None => Wanted::All,
         Some(places) => Wanted::Paths(places.into_iter().map(|path| path.into_bytes().into()).collect()),
+    }
+}
+
+impl Rule {
+    /// Whether an expression of the rule, or of its exceptions, refers to such a field.
+    fn refers(&self, is_such: impl Fn(&str) -> bool) -> bool {
+        let conditions = std::iter::once(&self.condition).chain(self.except.iter().map(|except| &except.condition));
+        conditions.flatten().flat_map(Condition::references).any(|name| is_such(&name))
     }
 }
 

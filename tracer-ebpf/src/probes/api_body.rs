@@ -8,6 +8,7 @@ use crate::{
     api::layout,
     body::{copy, key},
     go::argument,
+    kernel::config,
     maps::API_RESPONSES,
 };
 
@@ -37,6 +38,9 @@ pub fn api_response_body(ctx: ProbeContext) -> u32 {
     // SAFETY: a number; nobody but this goroutine changes it.
     let Some(written) = (unsafe { API_RESPONSES.get(key).copied() }) else { return 0 };
     let _ = API_RESPONSES.insert(key, written + len, 0);
-    copy(&ctx, layout, body::RESPONSE, from, len, written);
+    // That it goes on beyond what is wanted is told once: a list is written in very many pieces.
+    if written <= u64::from(config!(body_bytes)) {
+        copy(&ctx, layout, body::RESPONSE, from, len, written);
+    }
     0
 }

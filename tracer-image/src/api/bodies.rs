@@ -70,20 +70,24 @@ impl Bodies {
         self.request.bytes.capacity() + self.response.bytes.capacity()
     }
 
-    /// What they say. `answered`: the client was answered with a body.
-    pub fn read(self, subject: &Subject<'_>, show_secrets: bool, answered: bool) -> Read {
+    /// What they say. `answered`: with so many bytes the client was answered, which may be compressed.
+    pub fn read(self, subject: &Subject<'_>, show_secrets: bool, answered: u64) -> Read {
         let Self { request, mut response } = self;
         if request.fronts > 1 {
             // Two probes are in the same place, underneath files of two containers. What was written in pieces can't be told apart.
             response.bytes.truncate(usize::try_from(response.first).unwrap_or(usize::MAX));
             response.total /= 2;
         }
+        if response.fronts > 0 {
+            // Its last pieces may be lost.
+            response.total = response.total.max(answered);
+        }
         let mut truncated = Vec::new();
         // A response is looked at after its request's body was, and nearly every response has one.
         if request.fronts == 0 && response.fronts > 0 {
             truncated.push("request_body");
         }
-        if response.fronts == 0 && request.fronts > 0 && answered {
+        if response.fronts == 0 && request.fronts > 0 && answered > 0 {
             truncated.push("response_body");
         }
         let (request, response) = (read(request), read(response));

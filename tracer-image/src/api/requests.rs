@@ -25,6 +25,9 @@ const CAPACITY: usize = 24 << 20;
 /// A long-running request is told of when it has gone on for so long, in ns: one that is refused ends sooner.
 const SETTLED: u64 = 50_000_000;
 
+/// No name is longer, in bytes; what a body calls one may be.
+const NAME: usize = 256;
+
 /// A step that comes again within so many ns is the same: files of two containers may be one underneath, whose probes then fire twice.
 const TWICE: u64 = 1_000_000;
 
@@ -58,6 +61,8 @@ struct Open {
     audit_id: Box<[u8]>,
     authenticated: Option<User>,
     attributes: Option<Box<Attributes>>,
+    /// The goroutine that was authorised, and reads and answers what there is to read.
+    handler: Option<u64>,
     denied: bool,
     bodies: Bodies,
     truncated: Vec<&'static str>,
@@ -94,8 +99,15 @@ impl Requests {
     /// Takes a piece of a body. It must not push out requests: where there is no room for it, the body isn't whole.
     pub fn add(&mut self, piece: &bpf::ApiBody<'_>) {
         let key = self.outer(piece.head.tgid, piece.goroutine, piece.parent);
-        let room = CAPACITY.saturating_sub(self.bytes);
-        self.learn(key, |open| open.bodies.add(piece, room));
+        // The rest is left to the steps of requests.
+        let room = (CAPACITY / 2).saturating_sub(self.bytes);
+        // A handler that was given up may write on, when its connection's next request has begun.
+        let is_handlers = |open: &Open| open.handler.is_none_or(|handler| handler == piece.goroutine);
+        self.learn(key, |open| {
+            if is_handlers(open) {
+                open.bodies.add(piece, room);
+            }
+        });
     }
 
     /// Takes a step; `process` is the slot of the API server. The item that it completes goes to `batch`; says whether there is one.
@@ -219,6 +231,7 @@ impl Requests {
             let first = open.attributes.is_none();
             long = (first && is_long_running(&known, &open.uri)).then_some(open.number);
             open.attributes = Some(Box::new(known));
+            open.handler = Some(step.goroutine);
         });
         self.unsettled.extend(long.map(|number| (key, number)));
     }
@@ -231,7 +244,7 @@ impl Requests {
             put(&open, &Told::started(process, &open), batch);
         }
         let bytes = (step.site == site::END).then(|| u64::try_from(step.bytes).ok()).flatten();
-        let bodies = open.read_bodies(self.show_secrets, bytes.is_some_and(|bytes| bytes > 0));
+        let bodies = open.read_bodies(self.show_secrets, bytes.unwrap_or_default());
         put(&open, &Told { process, stage: ApiStage::Complete, time_ns: step.head.boot_ns, code, bytes, bodies }, batch);
         1 + u64::from(begins)
     }
@@ -289,7 +302,8 @@ impl Open {
     }
 
     /// What its bodies say. A create is of the object that they show.
-    fn read_bodies(&mut self, show_secrets: bool, answered: bool) -> Read {
+    /// `answered`: how many bytes the client was answered with.
+    fn read_bodies(&mut self, show_secrets: bool, answered: u64) -> Read {
         let bodies = std::mem::take(&mut self.bodies);
         let guess = self.attributes.is_none().then(|| Attributes::of(&self.method, &self.uri));
         let Some(known) = self.attributes.as_deref().or(guess.as_ref()) else { return Read::default() };
@@ -300,13 +314,18 @@ impl Open {
         for field in &read.truncated {
             self.cut(field);
         }
+        let mut cut = Vec::new();
         if let Some(known) = self.attributes.as_mut().filter(|known| &*known.verb == b"create") {
-            for (field, shown) in [(&mut known.name, &read.name), (&mut known.namespace, &read.namespace)] {
+            let fields = [("name", &mut known.name, &read.name), ("namespace", &mut known.namespace, &read.namespace)];
+            for (name, field, shown) in fields {
                 if let Some(shown) = shown.as_ref().filter(|_| field.is_empty()) {
-                    *field = shown.as_bytes().into();
+                    let kept = &shown[..shown.floor_char_boundary(NAME)];
+                    *field = kept.as_bytes().into();
+                    cut.extend((kept.len() < shown.len()).then_some(name));
                 }
             }
         }
+        cut.into_iter().for_each(|field| self.cut(field));
         read
     }
 

@@ -25,6 +25,9 @@ const PROGRAMS: [&str; 7] = ["k3s", "k3s-server", "rke2", "k0s", "kubelite", "hy
 /// So many API servers are looked at, at most: as many as the programs' map has room for.
 const MOST: usize = 16;
 
+/// A survey looks into no further program after so long: whoever asked waits for it.
+const SURVEY: Duration = Duration::from_secs(10);
+
 /// A program that was refused isn't looked into again for so long.
 const REMEMBERED: Duration = Duration::from_mins(10);
 
@@ -109,17 +112,34 @@ pub enum News {
 
 /// The API servers of this node without tracing them: each process in words, and its version or why it can't be traced.
 pub fn survey() -> Vec<(String, Result<String, String>)> {
-    let mut servers = Servers::default();
-    servers.find();
-    let look = |pid: u32| {
-        check_network(pid, &node_network()?)?;
-        let program = File::open(exe(pid)).map_err(|e| format!("opening its program: {e}"))?;
-        let build = inspection::begin(program).join().map_err(|_| "looking into its program failed".to_owned())??;
-        Ok(version(&build))
+    let (begun, node) = (Instant::now(), node_network());
+    let mut programs: FxHashMap<(u64, u64), Result<String, String>> = FxHashMap::default();
+    let mut look = |pid: u32| {
+        let failed = |e: io::Error| format!("opening its program: {e}");
+        let program = File::open(exe(pid)).map_err(failed)?;
+        let found = program.metadata().map_err(failed)?;
+        let known = programs.entry((found.dev(), found.ino())).or_insert_with(|| {
+            if begun.elapsed() > SURVEY {
+                return Err("not looked into: others took too long".to_owned());
+            }
+            let build = inspection::begin(program).join().map_err(|_| "looking into its program failed".to_owned())??;
+            Ok(version(&build))
+        });
+        known.clone()
     };
-    let mut found: Vec<_> = servers.running.iter().map(|(pid, server)| (name(*pid, server), look(*pid))).collect();
-    found.sort();
-    found
+    let (mut own, mut others) = (Vec::new(), Vec::new());
+    for pid in procfs::pids().into_iter().filter(|pid| is_named_so(*pid)) {
+        let Some(stat) = procfs::stat(pid) else { continue };
+        let name = name(pid, stat);
+        // Any pod can run what is called so, as often as it likes.
+        match node.clone().and_then(|node| check_network(pid, &node)) {
+            Ok(()) if own.len() < MOST => own.push((name, look(pid))),
+            Err(why) if others.len() < MOST => others.push((name, Err(why))),
+            _ => {}
+        }
+    }
+    own.append(&mut others);
+    own
 }
 
 impl Servers {
@@ -291,8 +311,8 @@ fn network(pid: u32) -> Result<PathBuf, String> {
     fs::read_link(&link).map_err(|e| format!("finding out which network it is in failed: {link}: {e}"))
 }
 
-fn name(pid: u32, server: &Server) -> String {
-    format!("{pid} ({})", String::from_utf8_lossy(&procfs::exe(pid, server.stat.start_ns())))
+fn name(pid: u32, stat: Stat) -> String {
+    format!("{pid} ({})", String::from_utf8_lossy(&procfs::exe(pid, stat.start_ns())))
 }
 
 /// Whether a process may be an API server, by what it is called in any way. Its program decides.

@@ -99,7 +99,9 @@ impl Args {
             let others = on_bodies.len().saturating_sub(NAMED);
             let others = if others > 0 { format!(" and {others} more") } else { String::new() };
             let rules = cell(&on_bodies[..on_bodies.len().min(NAMED)].join(", ")).into_owned();
-            crate::exit::say(&format!("warning: without --bodies, rules that look into bodies never match: {rules}{others}\n"));
+            crate::exit::say(&format!(
+                "warning: without --bodies, rules and exceptions that look into bodies never match: {rules}{others}\n"
+            ));
         }
         if self.on.contains(&Kind::Exit) {
             crate::exit::say("warning: only events that a rule matches are shown, and none is about exit\n");

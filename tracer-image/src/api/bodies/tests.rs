@@ -29,7 +29,7 @@ fn whole(response: bool, text: &str) -> bpf::ApiBody<'_> {
     piece(response, 0, text.len(), text.as_bytes())
 }
 
-fn read_of(pieces: &[bpf::ApiBody<'_>], room: usize, answered: bool) -> Read {
+fn read_of(pieces: &[bpf::ApiBody<'_>], room: usize, answered: u64) -> Read {
     let mut bodies = Bodies::default();
     for piece in pieces {
         bodies.add(piece, room - bodies.measure());
@@ -56,7 +56,7 @@ fn pieces_become_bodies() {
         piece(RESPONSE, 5, 5, b""),
         piece(RESPONSE, 5, got.len(), &got.as_bytes()[5..]),
     ];
-    let read = read_of(&pieces, PLENTY, true);
+    let read = read_of(&pieces, PLENTY, 1);
     assert_eq!(text(read.request.as_ref()), (sent.to_owned(), None));
     assert_eq!(text(read.response.as_ref()), (got.to_owned(), None));
     assert_eq!((read.name.as_deref(), read.namespace.as_deref()), (Some("a-x"), Some("n")));
@@ -67,7 +67,7 @@ fn pieces_become_bodies() {
 fn a_name_is_the_requests_where_the_response_has_none() {
     let pieces =
         [whole(REQUEST, r#"{"metadata":{"name":"a"}}"#), whole(RESPONSE, r#"{"kind":"Status","metadata":{},"code":409}"#)];
-    assert_eq!(read_of(&pieces, PLENTY, true).name.as_deref(), Some("a"));
+    assert_eq!(read_of(&pieces, PLENTY, 1).name.as_deref(), Some("a"));
 }
 
 #[test]
@@ -80,21 +80,29 @@ fn what_follows_a_hole_is_left_out_and_the_body_said_not_to_be_whole() {
         (&[at(3, b"def"), at(6, b"ghi")], ""),
         (&[at(6, b"")], ""),
     ] {
-        let read = read_of(pieces, PLENTY, false);
+        let read = read_of(pieces, PLENTY, 0);
         assert_eq!(text(read.request.as_ref()), (want.to_owned(), Some(9)), "{want:?}");
         assert_eq!(read.truncated, ["request_body"]);
     }
 }
 
 #[test]
+fn a_response_whose_last_pieces_were_lost_is_not_whole() {
+    let pieces = [whole(REQUEST, "{}"), piece(RESPONSE, 0, 3, b"[1,"), piece(RESPONSE, 3, 5, b"2,")];
+    let read = read_of(&pieces, PLENTY, 7);
+    assert_eq!(text(read.response.as_ref()), ("[1,2,".to_owned(), Some(7)));
+    assert_eq!(read.truncated, ["response_body"]);
+}
+
+#[test]
 fn a_body_that_was_lost_as_a_whole_is_told() {
     let truncated = |pieces: &[bpf::ApiBody<'_>], answered| read_of(pieces, PLENTY, answered).truncated;
-    assert_eq!(truncated(&[whole(RESPONSE, "{}")], true), ["request_body"]);
-    assert_eq!(truncated(&[whole(REQUEST, "{}")], true), ["response_body"]);
-    assert!(truncated(&[whole(REQUEST, "{}")], false).is_empty());
-    assert!(truncated(&[], true).is_empty());
+    assert_eq!(truncated(&[whole(RESPONSE, "{}")], 1), ["request_body"]);
+    assert_eq!(truncated(&[whole(REQUEST, "{}")], 1), ["response_body"]);
+    assert!(truncated(&[whole(REQUEST, "{}")], 0).is_empty());
+    assert!(truncated(&[], 1).is_empty());
     // a delete without options
-    let read = read_of(&[whole(REQUEST, ""), whole(RESPONSE, "{}")], PLENTY, true);
+    let read = read_of(&[whole(REQUEST, ""), whole(RESPONSE, "{}")], PLENTY, 1);
     assert!(read.request.is_none() && read.response.is_some() && read.truncated.is_empty());
 }
 
@@ -110,11 +118,11 @@ fn pieces_that_come_twice_are_one() {
         // told apart from another part of the response by what came twice before
         piece(RESPONSE, 3, 6, b"[1]"),
     ];
-    let read = read_of(&twice, PLENTY, true);
+    let read = read_of(&twice, PLENTY, 1);
     assert_eq!(text(read.request.as_ref()), ("{}".to_owned(), None));
     assert_eq!(text(read.response.as_ref()), ("[1]".to_owned(), None));
     let parts = [piece(RESPONSE, 6, 8, b",2"), piece(RESPONSE, 8, 10, b",2")];
-    let read = read_of(&[&twice[..], &parts].concat(), PLENTY, true);
+    let read = read_of(&[&twice[..], &parts].concat(), PLENTY, 1);
     assert_eq!(text(read.response.as_ref()), ("[1]".to_owned(), Some(5)));
 }
 
@@ -123,10 +131,10 @@ fn what_takes_too_much_or_makes_no_sense_is_left_out() {
     let long = "x".repeat(3000);
     let cut = piece(REQUEST, 0, 9000, long.as_bytes());
     let more = piece(REQUEST, 3000, 9000, long.as_bytes());
-    let read = read_of(&[cut, more], 4096, false);
+    let read = read_of(&[cut, more], 4096, 0);
     assert_eq!(text(read.request.as_ref()), (long.clone(), Some(9000)));
     for (offset, total) in [(u64::MAX, 3), (0, 2), (1 << 41, 1 << 42), (0, usize::MAX)] {
-        let read = read_of(&[piece(REQUEST, offset, total, b"abc")], PLENTY, true);
+        let read = read_of(&[piece(REQUEST, offset, total, b"abc")], PLENTY, 1);
         assert_eq!(read, Read::default(), "{offset} of {total}");
     }
 }

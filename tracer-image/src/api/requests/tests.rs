@@ -331,9 +331,28 @@ fn a_request_whose_beginning_is_refused_is_counted() {
 
 /// Gives a piece of a body, at its front.
 fn carry(requests: &mut Requests, response: bool, goroutine: u64, parent: u64, total: u64, bytes: &[u8]) {
+    carry_at(requests, response, [goroutine, parent], [0, total], bytes);
+}
+
+fn carry_at(requests: &mut Requests, response: bool, [goroutine, parent]: [u64; 2], [offset, total]: [u64; 2], bytes: &[u8]) {
     let from = step(site::DENIED, 1, goroutine, parent).bytes();
     let Some(Record::Api(bpf::Api { head, .. })) = Record::parse(&from) else { panic!("no record of a step") };
-    requests.add(&bpf::ApiBody { head, response, goroutine, parent, offset: 0, total, bytes });
+    requests.add(&bpf::ApiBody { head, response, goroutine, parent, offset, total, bytes });
+}
+
+#[test]
+fn what_a_handler_writes_late_is_not_the_next_requests() {
+    let mut requests = Requests::default();
+    take(&mut requests, &[begin(1, 10, "/a"), attributes(2, 11, 10, "alice", "patch", "widgets", "")]);
+    // It is answered that it took too long; the connection's next request is another's.
+    let mut about = attributes(5, 12, 10, "bob", "create", "pods", "");
+    about.texts[8].1 = "".into();
+    take(&mut requests, &[step(site::END, 3, 10, 1), begin(4, 10, "/b"), about]);
+    for (handler, body) in [(11, br#"{"metadata":{"name":"late"}}"#), (12, br#"{"metadata":{"name":"own-"}}"#)] {
+        carry(&mut requests, true, handler, 10, body.len() as u64, body);
+    }
+    let told = take(&mut requests, &[step(site::END, 6, 10, 1)]);
+    assert!(told[0].contains("create pods own- as bob"), "{told:?}");
 }
 
 #[test]
@@ -369,11 +388,13 @@ fn a_create_is_of_what_its_bodies_show() {
 #[test]
 fn bodies_push_no_request_out() {
     let mut requests = Requests::default();
-    let body = vec![b'x'; 1 << 20];
+    let body = vec![b'x'; 8 << 10];
     for goroutine in 0..50 {
         take(&mut requests, &[begin(goroutine, goroutine + 100, "/x")]);
-        carry(&mut requests, false, goroutine + 100, 1, 1 << 20, &body);
-        assert!(requests.bytes <= CAPACITY);
+        for offset in (0..1 << 20).step_by(8 << 10) {
+            carry_at(&mut requests, false, [goroutine + 100, 1], [offset, 1 << 20], &body);
+        }
+        assert!(requests.bytes <= CAPACITY / 2 + (8 << 10));
     }
     assert_eq!((requests.open(), requests.given_up()), (50, 0));
     let told = take(&mut requests, &[step(site::END, 60, 149, 1)]);
