@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 
 # Modules like go.mod here, each with the API server of another minor version.
-API_SERVERS=("$HERE"/../api-servers/*/)
+API_SERVERS=("${BASH_SOURCE[0]%/*}"/../api-servers/*/)
 
 build() {
   local module
