@@ -325,7 +325,9 @@ impl Open {
                 }
             }
         }
-        cut.into_iter().for_each(|field| self.cut(field));
+        for field in cut {
+            self.cut(field);
+        }
         read
     }
 

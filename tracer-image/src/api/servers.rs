@@ -130,7 +130,7 @@ pub fn survey() -> Vec<(String, Result<String, String>)> {
     let (mut own, mut others) = (Vec::new(), Vec::new());
     for pid in procfs::pids().into_iter().filter(|pid| is_named_so(*pid)) {
         let Some(stat) = procfs::stat(pid) else { continue };
-        let name = name(pid, stat);
+        let name = name(pid, &stat);
         // Any pod can run what is called so, as often as it likes.
         match node.clone().and_then(|node| check_network(pid, &node)) {
             Ok(()) if own.len() < MOST => own.push((name, look(pid))),
@@ -175,7 +175,7 @@ impl Servers {
     /// Processes whose programs are being looked into or will be, in words.
     pub fn waiting(&self) -> impl Iterator<Item = String> {
         let waiting = self.running.iter().filter(|(_, server)| server.state == State::Waiting);
-        waiting.map(|(pid, server)| name(*pid, server))
+        waiting.map(|(pid, server)| name(*pid, &server.stat))
     }
 
     /// Notes processes that may be API servers, by what they are called in any way. Their programs decide.
@@ -239,7 +239,7 @@ impl Servers {
     /// Traces a process, as soon as its program has been looked into.
     fn trace(&mut self, pid: u32, probes: &mut Probes) -> Option<News> {
         if let Err(reason) = node_network().and_then(|node| check_network(pid, &node)) {
-            let name = name(pid, self.running.get(&pid)?);
+            let name = name(pid, &self.running.get(&pid)?.stat);
             self.set_aside(pid);
             return Some(News::Refused(name, reason));
         }
@@ -255,7 +255,7 @@ impl Servers {
             let version = attach(pid, build, bodies, &mut executable.probes, probes)?;
             Ok((version, build.bodies.as_ref().err().filter(|_| bodies).cloned()))
         });
-        let name = name(pid, server);
+        let name = name(pid, &server.stat);
         Some(match outcome {
             Ok((version, bodiless)) => {
                 server.state = State::Watched;
@@ -311,7 +311,7 @@ fn network(pid: u32) -> Result<PathBuf, String> {
     fs::read_link(&link).map_err(|e| format!("finding out which network it is in failed: {link}: {e}"))
 }
 
-fn name(pid: u32, stat: Stat) -> String {
+fn name(pid: u32, stat: &Stat) -> String {
     format!("{pid} ({})", String::from_utf8_lossy(&procfs::exe(pid, stat.start_ns())))
 }
 
