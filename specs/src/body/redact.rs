@@ -270,9 +270,12 @@ fn kinds(text: &str) -> impl Iterator<Item = (&str, bool)> {
         let rest = &text[at + word.len()..];
         let kind = rest.trim_start_matches(|letter: char| !letter.is_alphanumeric());
         let between = &rest[..rest.len() - kind.len()];
-        let end = kind.find(|letter: char| !letter.is_alphanumeric());
         let is_field = between.len() <= 32 && between.contains(':');
-        is_field.then(|| (&kind[..end.unwrap_or(kind.len())], end.is_some()))
+        // Of fields alone: what follows one isn't looked through again for the next.
+        is_field.then(|| {
+            let end = kind.find(|letter: char| !letter.is_alphanumeric());
+            (&kind[..end.unwrap_or(kind.len())], end.is_some())
+        })
     })
 }
 

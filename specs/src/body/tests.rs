@@ -205,6 +205,18 @@ fn hostile_bodies_stay_small_and_shallow() {
 }
 
 #[test]
+fn hostile_texts_are_looked_through_once() {
+    // Looked through anew at every `kind`, these would take minutes.
+    for part in ["kind", "kind:", "kind\"", "::", "password", "\\\""] {
+        let text = part.repeat((1 << 20) / part.len());
+        let json = json!({"kind": "ConfigMap", "data": {"a": text}});
+        for subject in [Subject::default(), Subject { group: "example.com", resource: "things", subresource: "" }] {
+            assert_eq!(shown(&subject, &json), json);
+        }
+    }
+}
+
+#[test]
 fn nothing_secret_is_left_of_a_secret_wherever_it_is_cut() {
     let secret = secret();
     let shown: Value = serde_json::from_str(&text(&SECRETS, &secret, None)).unwrap();
