@@ -1,9 +1,11 @@
 //! Bodies of requests to the Kubernetes API and of its answers: JSON and Kubernetes' protobuf as JSON, without secrets.
 //!
 //! - `protobuf`: Kubernetes' protobuf as the JSON that the API server would give, by the table of `fields`.
+//! - `memory`: how much of it the values of a body may take.
 //! - `redact`: what gives access is taken out.
 
 mod fields;
+mod memory;
 mod protobuf;
 mod redact;
 mod scalar;
@@ -27,19 +29,22 @@ pub struct Subject<'a> {
 
 /// What bytes say: `json` of an object or a list in JSON, and of Kubernetes' protobuf as far as it goes; `text` of all else.
 /// `truncated_from`: how many bytes there were, where these are fewer. What comes of protobuf is up to 16 times as long as these
-/// bytes, and 64 KiB; where that doesn't do, or they are damaged, what is missing is as if it had been cut.
+/// bytes, and 64 KiB; where that doesn't do, or they are damaged, what is missing is as if it had been cut. So is what would take
+/// more than about 32 MiB of memory, beside the length of its texts.
 pub fn read(bytes: &[u8], truncated_from: Option<u64>) -> ApiBody {
+    let length = || u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     if let Some(envelope) = bytes.strip_prefix(protobuf::PREFIX) {
         let (json, is_cut) = protobuf::decode(envelope);
-        let length = || u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         return ApiBody { json: Some(json), text: None, truncated_from: truncated_from.or_else(|| is_cut.then(length)) };
     }
     // As Go reads JSON.
-    let text = String::from_utf8_lossy(bytes);
+    let whole = String::from_utf8_lossy(bytes);
+    let text = memory::fitting(&whole);
+    let truncated_from = truncated_from.or_else(|| (text.len() < whole.len()).then(length));
     // Other values than these seem to be whole wherever they are cut.
     let may_be_json = truncated_from.is_none() || text.trim_ascii_start().starts_with(['{', '[']);
-    let json: Option<Value> = may_be_json.then(|| serde_json::from_str(&text).ok()).flatten();
-    let text = json.is_none().then(|| text.into_owned());
+    let json: Option<Value> = may_be_json.then(|| serde_json::from_str(text).ok()).flatten();
+    let text = json.is_none().then(|| text.to_owned());
     ApiBody { json, text, truncated_from }
 }
 

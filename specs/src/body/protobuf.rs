@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{
     fields::{Field, Many, Message, Type, Union},
-    scalar,
+    memory, scalar,
     wire::{self, Fields, Wire},
 };
 
@@ -17,12 +17,15 @@ pub const PREFIX: &[u8] = b"k8s\0";
 const DEEPEST: usize = 100;
 /// JSON is so many times as long as protobuf at most, and this beside it, in bytes. Real objects stay below a third of it.
 const LONGER: usize = 16;
-const LONGER_BY: usize = 64 << 10;
+const LONGER_BY: usize = 56 << 10;
+/// Where that doesn't do, or their memory, what has been begun is still put in its place: for each level, less than this in bytes.
+const BEGUN: usize = 1 << 10;
 
 /// The object in the envelope that follows the prefix, and whether there was more of it. What has no name here is there by its
 /// number, as `"#7": [value, ...]`; an object of a kind that isn't known, as bytes in base64.
 pub fn decode(envelope: &[u8]) -> (Value, bool) {
-    let mut decoder = Decoder { left: envelope.len().saturating_mul(LONGER).saturating_add(LONGER_BY), cut: false };
+    let left = envelope.len().saturating_mul(LONGER).saturating_add(LONGER_BY);
+    let mut decoder = Decoder { left, room: memory::AT_MOST - DEEPEST * BEGUN, cut: false };
     let object = decoder.envelope(envelope, 1);
     (object, decoder.cut)
 }
@@ -30,6 +33,8 @@ pub fn decode(envelope: &[u8]) -> (Value, bool) {
 struct Decoder {
     /// So much more may be written, in bytes of JSON.
     left: usize,
+    /// So much more memory may be taken, in bytes.
+    room: usize,
     /// Something was left out.
     cut: bool,
 }
@@ -47,24 +52,25 @@ impl Decoder {
         let [version, kind, encoding, format] = [text(&meta, 1), text(&meta, 2), text(&fields, 3), text(&fields, 4)];
         let raw = fields.numbered(2).filter_map(bytes_of).last().unwrap_or_default();
         let is_plain = encoding.is_empty() && matches!(format.as_str(), "" | "application/vnd.kubernetes.protobuf");
-        let mut object = Map::new();
-        match Message::of_kind(&version, &kind).filter(|_| is_plain) {
-            Some(message) => {
-                self.message(message, raw, depth, &mut object);
-            }
-            None if !is_plain && let Some(json) = self.json(raw, depth).filter(Value::is_object) => return json,
-            None => {
-                let shown = [("contentEncoding", encoding), ("contentType", format)];
-                for (name, text) in shown.into_iter().filter(|(_, text)| !text.is_empty()) {
-                    self.put(&mut object, name, Value::String(text));
-                }
-                if let Some(raw) = self.base64(raw) {
-                    object.insert("protobuf".to_owned(), raw);
-                }
-            }
+        if !is_plain && let Some(json) = self.json(raw, depth).filter(Value::is_object) {
+            return json;
         }
+        let mut object = Map::new();
+        let message = Message::of_kind(&version, &kind).filter(|_| is_plain);
+        // Before what may be too much: by its kind it is known what is secret.
         for (name, text) in [("apiVersion", version), ("kind", kind)].into_iter().filter(|(_, text)| !text.is_empty()) {
             self.put(&mut object, name, Value::String(text));
+        }
+        if let Some(message) = message {
+            self.message(message, raw, depth, &mut object);
+        } else {
+            let shown = [("contentEncoding", encoding), ("contentType", format)];
+            for (name, text) in shown.into_iter().filter(|(_, text)| !text.is_empty()) {
+                self.put(&mut object, name, Value::String(text));
+            }
+            if let Some(raw) = self.base64(raw) {
+                self.put(&mut object, "protobuf", raw);
+            }
         }
         Value::Object(object)
     }
@@ -99,7 +105,7 @@ impl Decoder {
         let known = |number: u32, wire| message.fields().iter().any(|field| field.number == number && field.takes(wire));
         for (number, wire) in wires.iter().filter(|(number, wire)| !known(*number, *wire)) {
             is_zero = false;
-            let Some(value) = self.unknown(*wire) else { break };
+            let Some(value) = self.unknown(*wire).filter(|_| self.another()) else { break };
             let name = format!("#{number}");
             match out.get_mut(&name) {
                 Some(Value::Array(values)) => values.push(value),
@@ -130,7 +136,7 @@ impl Decoder {
                         Type::Float => wire::fixed64(&mut packed).map(Wire::Fixed64),
                         _ => wire::varint(&mut packed).map(Wire::Varint),
                     };
-                    if wire.is_none() || !self.spend(1) {
+                    if wire.is_none() || !self.another() {
                         self.cut = true;
                         break;
                     }
@@ -138,7 +144,7 @@ impl Decoder {
                 }
                 continue;
             }
-            if !self.spend(1) {
+            if !self.another() {
                 break;
             }
             values.push(self.each(field.of, Some(wire), depth));
@@ -237,7 +243,7 @@ impl Decoder {
             Type::Texts => {
                 let mut texts = Vec::new();
                 for text in fields.numbered(1).filter_map(whole) {
-                    if !self.spend(1) {
+                    if !self.another() {
                         break;
                     }
                     texts.push(self.text(text));
@@ -265,7 +271,7 @@ impl Decoder {
             Union::Bool => {}
             Union::List | Union::Texts => {
                 for wire in fields.numbered(2).filter_map(bytes_of) {
-                    if !self.spend(1) {
+                    if !self.another() {
                         break;
                     }
                     others.push(match union {
@@ -297,8 +303,13 @@ impl Decoder {
     }
 
     fn json(&mut self, text: &[u8], depth: usize) -> Option<Value> {
+        let taken = memory::of_json(text);
+        if taken > self.room {
+            self.take(taken);
+            return Some(Value::Null);
+        }
         let json: Value = serde_json::from_slice(text).ok()?;
-        (depth + scalar::depth(&json) < DEEPEST && self.spend(text.len())).then_some(json)
+        (depth + scalar::depth(&json) < DEEPEST && self.spend(text.len()) && self.take(taken)).then_some(json)
     }
 
     fn unknown(&mut self, wire: Wire<'_>) -> Option<Value> {
@@ -323,9 +334,28 @@ impl Decoder {
     /// Adds a value whose own length was spent before.
     fn put(&mut self, out: &mut Map<String, Value>, name: &str, value: Value) {
         // Quotes, colon, comma, and what an empty value takes.
-        if self.spend(name.len() + 8) {
+        let taken = memory::VALUE + if out.is_empty() { memory::OBJECT } else { 0 };
+        // What holds something had its room before there was no more.
+        let is_begun = match &value {
+            Value::Array(values) => !values.is_empty(),
+            Value::Object(fields) => !fields.is_empty(),
+            _ => false,
+        };
+        if self.spend(name.len() + 8) && self.take(taken) || is_begun {
             out.insert(name.to_owned(), value);
         }
+    }
+
+    /// One more value in a list, whose own length is spent apart from this.
+    fn another(&mut self) -> bool {
+        self.spend(1) && self.take(memory::VALUE)
+    }
+
+    /// Whether so much memory is left. Where it isn't, nothing more is written.
+    fn take(&mut self, bytes: usize) -> bool {
+        let room = self.room.checked_sub(bytes);
+        self.room = room.unwrap_or_default();
+        room.is_some() || self.spend(usize::MAX)
     }
 
     fn spend(&mut self, bytes: usize) -> bool {

@@ -204,6 +204,55 @@ fn hostile_bodies_stay_small_and_shallow() {
     assert!(write(&controls).len() < 500_000);
 }
 
+/// About how much memory values take, in bytes: at least so much is allocated for each.
+fn memory(value: &Value) -> usize {
+    let size = size_of::<Value>();
+    match value {
+        Value::Array(values) => values.iter().map(|value| size + memory(value)).sum(),
+        // A node of the tree has room for eleven.
+        Value::Object(fields) => {
+            let nodes = fields.len().div_ceil(11) * 11 * (size + size_of::<String>());
+            nodes + fields.iter().map(|(name, value)| name.len() + memory(value)).sum::<usize>()
+        }
+        Value::String(text) => text.len(),
+        _ => 0,
+    }
+}
+
+#[test]
+fn hostile_bodies_take_little_memory() {
+    // Of `env`, of labels, of fields that nobody knows, of JSON in protobuf: each is an object, or many a list.
+    let pod = |part: &[u8]| object("v1", "Pod", &field(2, &field(2, &part.repeat((1 << 20) / part.len()))));
+    let json = format!("[{}{{\"\":0}}]", "{\"\":0},".repeat(1 << 17));
+    let revision = object("apps/v1", "ControllerRevision", &field(2, &field(1, json.as_bytes())));
+    let labels = field(11, &[field(1, b"a"), field(2, b"b")].concat()).repeat(100_000);
+    let pods = field(2, &field(1, &field(11, &field(1, b"a")))).repeat(1 << 17);
+    for bytes in [
+        pod(&[0x3a, 0]),
+        pod(&[0x78, 1]),
+        pod(&[0x3a, 2, 0x78, 1]),
+        object("v1", "Pod", &field(1, &labels)),
+        object("v1", "PodList", &pods),
+        revision,
+        json.clone().into_bytes(),
+        "[0,".repeat(1 << 19).into_bytes(),
+        format!("[{}0]", "0,".repeat(1 << 19)).into_bytes(),
+    ] {
+        let body = read(&bytes, None);
+        let taken = body.json.as_ref().map_or(0, memory);
+        assert!(taken < 40 << 20, "{taken} of {}", bytes.len());
+        let again = read(&write(&body), body.truncated_from);
+        assert_eq!((again.json.is_some(), &again.text), (body.json.is_some(), &body.text));
+    }
+    let body = read(json.as_bytes(), None);
+    let front = body.text.unwrap();
+    assert!(json.starts_with(&front) && front.len() > 100_000);
+    assert_eq!(body.truncated_from, Some(json.len() as u64));
+    let body = read(&pod(&[0x3a, 0]), None);
+    let shown = body.json.unwrap()["spec"]["containers"][0]["env"].as_array().map(Vec::len);
+    assert!(shown.is_some_and(|shown| shown > 10_000) && body.truncated_from.is_some(), "{shown:?}");
+}
+
 #[test]
 fn hostile_texts_are_looked_through_once() {
     // Looked through anew at every `kind`, these would take minutes.
