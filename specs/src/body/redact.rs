@@ -53,6 +53,8 @@ const QUIET: [&str; 10] = [
     "TooManyRequests",
     "MethodNotAllowed",
 ];
+/// What messages say whose reason, and words, are somebody else's choice: those of webhooks and policies for admission.
+const FOREIGN: [&str; 3] = ["admission webhook", "ValidatingAdmissionPolicy", "MutatingAdmissionPolicy"];
 /// In custom resources, texts of fields that are called so: what stands last in the name, in lower case and one word.
 const CALLED: [&str; 10] =
     ["token", "password", "passwd", "passphrase", "secret", "apikey", "accesskey", "privatekey", "credential", "credentials"];
@@ -77,7 +79,10 @@ pub fn redact(subject: &Subject<'_>, body: &mut ApiBody) {
     {
         // In the part that is there, nothing may say what it is.
         let is_riddle = subject.resource.is_empty() && body.truncated_from.is_some() && !kinds(text).any(|(_, whole)| whole);
-        if is_secret || is_token || is_proxied || is_riddle || walk.holds_secret(text) {
+        // What isn't JSON, such as YAML and CBOR, can't be searched for names with certainty.
+        let is_cut_json = body.truncated_from.is_some() && text.trim_ascii_start().starts_with(['{', '[']);
+        let is_obscure = walk.is_custom && !is_cut_json;
+        if is_secret || is_token || is_proxied || is_riddle || is_obscure || walk.holds_secret(text) {
             GONE.clone_into(text);
         }
     }
@@ -176,11 +181,14 @@ fn token(value: &mut Value) {
 
 /// The message of a status may quote what was sent.
 fn hide_quotes(fields: &mut Map<String, Value>) {
-    let is_quiet = fields.get("reason").and_then(Value::as_str).is_some_and(|reason| QUIET.contains(&reason));
-    if is_quiet || !is_status(fields) {
+    if !is_status(fields) {
         return;
     }
-    fields.get_mut("message").into_iter().for_each(hide);
+    let text = |name| fields.get(name).and_then(Value::as_str).unwrap_or_default();
+    let is_foreign = FOREIGN.iter().any(|word| text("message").contains(word));
+    if is_foreign || !QUIET.contains(&text("reason")) {
+        fields.get_mut("message").into_iter().for_each(hide);
+    }
     fields.get_mut("details").and_then(|details| details.get_mut("causes")).into_iter().for_each(hide);
 }
 
@@ -279,9 +287,19 @@ fn kinds(text: &str) -> impl Iterator<Item = (&str, bool)> {
     })
 }
 
-/// Whether JSON in it has a field that is called as secrets are.
+/// Whether JSON or YAML in it has a field that is called as secrets are.
 fn names_secret(text: &str) -> bool {
-    let mut parts = text.split('"').map(|part| part.trim_end_matches('\\')).peekable();
-    std::iter::from_fn(|| Some((parts.next()?, parts.peek().is_some_and(|next| next.trim_start().starts_with(':')))))
-        .any(|(part, is_name)| is_name && is_called_secret(part))
+    let mut parts = text.split(':').peekable();
+    std::iter::from_fn(|| Some((parts.next()?, *parts.peek()?))).any(|(before, after)| {
+        let is_quoted = before.trim_end().ends_with(['"', '\'']);
+        let before = before.trim_end_matches(|letter: char| !letter.is_alphanumeric());
+        let name = if is_quoted {
+            before.rsplit(['"', '\'']).next()
+        } else {
+            before.rsplit(|letter: char| letter.is_whitespace() || "{[,".contains(letter)).next()
+        };
+        // In YAML, a colon without quotes before it and a space behind it is part of a text, as in `app/token:v1`.
+        let is_field = is_quoted || after.is_empty() || after.starts_with(char::is_whitespace);
+        is_field && name.is_some_and(is_called_secret)
+    })
 }

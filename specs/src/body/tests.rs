@@ -354,7 +354,13 @@ fn what_is_answered_about_secrets_is_redacted() {
         json!({"kind": "Status", "status": "Failure", "reason": reason, "code": 400, "message": PASSWORD,
             "details": {"name": "db", "causes": [{"message": PASSWORD}]}})
     };
-    assert_eq!(shown(&SECRETS, &status("NotFound")), status("NotFound"));
+    let quiet = shown(&SECRETS, &status("NotFound"));
+    assert_eq!((&quiet["message"], &quiet["details"]["causes"][0]["message"]), (&json!(PASSWORD), &json!("redacted")));
+    for who in ["admission webhook \"a.b.c\" denied the request", "ValidatingAdmissionPolicy 'a' with binding 'b' denied request"]
+    {
+        let denied = json!({"kind": "Status", "reason": "Forbidden", "message": format!("{who}: {PASSWORD}")});
+        assert_eq!(shown(&SECRETS, &denied)["message"], "redacted");
+    }
     let bad = shown(&SECRETS, &status("BadRequest"));
     assert!(!holds_password(&bad.to_string()));
     assert_eq!((&bad["reason"], &bad["details"]["name"]), (&json!("BadRequest"), &json!("db")));
@@ -430,6 +436,28 @@ fn custom_resources_hide_what_is_called_a_secret() {
     assert_eq!(shown(&custom, &patch(PASSWORD)), patch("redacted"));
     assert_eq!(text(&custom, &applied.as_bytes()[..applied.len() - 1], Some(99)), "redacted");
     assert_eq!(text(&custom, b"{\"spec\": {\"a\": ", Some(99)), "{\"spec\": {\"a\": ");
+    // YAML, CBOR, and YAML that isn't JSON in spite of its braces.
+    for obscure in ["spec:\n  adminPassword: hunter2\n", "\u{fffd}\u{fffd}\u{fffd}dspec", "{adminPassword: hunter2}", "a: b"] {
+        assert_eq!(text(&custom, obscure.as_bytes(), None), "redacted");
+    }
+    assert_eq!(text(&custom, b"{adminPassword: hunter2, b: ", Some(99)), "redacted");
+    for (values, is_secret) in [
+        ("db:\n  adminPassword: hunter2", true),
+        ("- token: x", true),
+        ("'api-key' : x", true),
+        ("{a: 1, private_key: x}", true),
+        ("password:\n  hunter2", true),
+        ("{\\\"token\\\": 1}", true),
+        ("tokens are: many", false),
+        ("image: app/token:v1", false),
+        ("{\"a\": \"api\", \"key\": 1}", false),
+        ("tokenRef: {name: x}", false),
+        ("http://a:8080", false),
+    ] {
+        let chart =
+            |values: &str| json!({"apiVersion": "helm.cattle.io/v1", "kind": "HelmChart", "spec": {"valuesContent": values}});
+        assert_eq!(shown(&Subject::default(), &chart(values)), chart(if is_secret { "redacted" } else { values }), "{values}");
+    }
     // What the API itself has is known: a pod's environment and a ConfigMap's data are shown.
     let maps = Subject { group: "", resource: "configmaps", subresource: "" };
     let map = json!({"kind": "ConfigMap", "data": {"password": "x"}});
