@@ -16,6 +16,10 @@ use serde_json::Value;
 use crate::event::ApiBody;
 pub use redact::redact;
 
+/// What is read out of a body, and rid of secrets, may be longer than that itself. More of it isn't sent, in bytes: two bodies fit
+/// into a message.
+pub const SHOWN_AT_MOST: usize = 3 << 19;
+
 /// What a request is about. All empty: it isn't known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Subject<'a> {
@@ -54,6 +58,16 @@ pub fn write(body: &ApiBody) -> Vec<u8> {
         (Some(json), _) => json.to_string().into_bytes(),
         (None, text) => text.clone().unwrap_or_default().into_bytes(),
     }
+}
+
+/// What [`write`] gives and `truncated_from`, cut to [`SHOWN_AT_MOST`].
+pub fn shown(body: &ApiBody) -> (Vec<u8>, Option<u64>) {
+    let (mut bytes, mut truncated_from) = (write(body), body.truncated_from);
+    if bytes.len() > SHOWN_AT_MOST {
+        truncated_from = truncated_from.or_else(|| u64::try_from(bytes.len()).ok());
+        bytes.truncate(SHOWN_AT_MOST);
+    }
+    (bytes, truncated_from)
 }
 
 /// The object's name.

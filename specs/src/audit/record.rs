@@ -330,7 +330,8 @@ impl Body {
         }
         let mut read = body::read(kept, truncated_from);
         body::redact(subject, &mut read);
-        Some(Self { bytes: body::write(&read), truncated_from: read.truncated_from })
+        let (bytes, truncated_from) = body::shown(&read);
+        Some(Self { bytes, truncated_from })
     }
 
     fn item(&self) -> ApiBody<'_> {

@@ -207,6 +207,23 @@ fn a_secret_that_is_cut_is_left_out_whole() {
 }
 
 #[test]
+fn what_is_longer_without_its_secrets_fits_into_a_message() {
+    let mut event = event();
+    event["objectRef"] = json!({"resource": "secrets"});
+    let body = json!({"data": vec![0; 200_000]});
+    (event["requestObject"], event["responseObject"]) = (body.clone(), body);
+    let record = record(&event);
+    assert!(minicbor::to_vec(record.item()).unwrap().len() < crate::packet::MAX_MESSAGE);
+    let api = events(&[record]).remove(0);
+    assert_eq!(api.truncated, ["request_body", "response_body"]);
+    for body in [api.request_body, api.response_body] {
+        let (text, from) = body.map(|body| (body.text.unwrap(), body.truncated_from)).unwrap();
+        assert_eq!((text.len(), from), (crate::body::SHOWN_AT_MOST, Some(200_000 * 11 + 10)));
+        assert!(text.starts_with("{\"data\":[\"redacted\",\"redacted\""));
+    }
+}
+
+#[test]
 fn long_texts_are_cut_and_said_to_be() {
     let mut event = event();
     event["requestURI"] = json!(format!("/x?{}", "ä".repeat(10_000)));

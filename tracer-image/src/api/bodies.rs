@@ -9,8 +9,6 @@ use crate::bpf;
 
 /// No body is longer than this, in bytes: what says so was misread.
 const ABSURD: u64 = 1 << 40;
-/// What is read out of a body may be longer than that itself; it is cut here, in bytes: two of them fit into a message.
-const SHOWN_AT_MOST: usize = 3 << 19;
 
 /// Both bodies of a request, as far as they have come.
 #[derive(Debug, Default)]
@@ -138,12 +136,7 @@ fn read(body: Body) -> Option<event::ApiBody> {
 }
 
 fn shown(body: &event::ApiBody) -> Shown {
-    let mut bytes = body::write(body);
-    let mut truncated_from = body.truncated_from;
-    if bytes.len() > SHOWN_AT_MOST {
-        truncated_from = truncated_from.or(Some(bytes.len() as u64));
-        bytes.truncate(SHOWN_AT_MOST);
-    }
+    let (bytes, truncated_from) = body::shown(body);
     Shown { bytes, truncated_from }
 }
 
