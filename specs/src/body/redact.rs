@@ -55,9 +55,10 @@ const QUIET: [&str; 10] = [
 ];
 /// What messages say whose reason, and words, are somebody else's choice: those of webhooks and policies for admission.
 const FOREIGN: [&str; 3] = ["admission webhook", "ValidatingAdmissionPolicy", "MutatingAdmissionPolicy"];
-/// In custom resources, texts of fields that are called so: what stands last in the name, in lower case and one word.
-const CALLED: [&str; 10] =
-    ["token", "password", "passwd", "passphrase", "secret", "apikey", "accesskey", "privatekey", "credential", "credentials"];
+/// In custom resources, what fields hold that are called so: what stands last in the name, in lower case and one word, also with an
+/// `s` behind it.
+const CALLED: [&str; 9] =
+    ["token", "password", "passwd", "passphrase", "secret", "apikey", "accesskey", "privatekey", "credential"];
 
 /// What only Secrets themselves have, and no references to them.
 const WHOLE: [&str; 4] = ["metadata", "data", "stringData", "protobuf"];
@@ -68,7 +69,8 @@ const WHOLE: [&str; 4] = ["metadata", "data", "stringData", "protobuf"];
 ///   patches.
 /// - Tokens in requests for tokens and in their reviews.
 /// - All that is passed on to pods, services and nodes, whose meaning is theirs alone.
-/// - In custom resources, texts of fields that are called as secrets are (`token`, `password`, ...).
+/// - In custom resources, texts and numbers of fields that are called as secrets are (`token`, `password`, ...), in lists as well,
+///   and what is `value` or `values` in them. References stay: `password: {name: a, key: b}`.
 /// - What can't be read of these, as a whole; so any text in which an object calls itself a Secret.
 pub fn redact(subject: &Subject<'_>, body: &mut ApiBody) {
     let (is_secret, is_token, is_proxied) =
@@ -245,14 +247,29 @@ impl Walk {
     }
 
     fn fields(&self, fields: &mut Map<String, Value>) {
-        let patched = fields.get("path").and_then(Value::as_str).and_then(|path| path.rsplit('/').next());
-        let is_patched = patched.is_some_and(is_called_secret);
+        let patched = fields.get("path").and_then(Value::as_str);
+        let is_patched = patched.is_some_and(|path| path.split('/').any(is_called_secret));
         for (name, value) in fields {
-            if self.is_custom && value.is_string() && (is_called_secret(name) || name == "value" && is_patched) {
-                hide(value);
+            if self.is_custom && (is_called_secret(name) || name == "value" && is_patched) {
+                self.called_secret(value);
             } else {
                 self.walk(value);
             }
+        }
+    }
+
+    /// What a field holds that is called as secrets are: itself, or where it is.
+    fn called_secret(&self, value: &mut Value) {
+        match value {
+            Value::Null | Value::Bool(_) => {}
+            Value::Array(values) => values.iter_mut().for_each(|value| self.called_secret(value)),
+            Value::Object(fields) => {
+                for name in ["value", "values"] {
+                    fields.get_mut(name).into_iter().for_each(hide);
+                }
+                self.walk(value);
+            }
+            other => hide(other),
         }
     }
 
@@ -264,7 +281,8 @@ impl Walk {
 
 fn is_called_secret(name: &str) -> bool {
     let name: String = name.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect();
-    CALLED.iter().any(|called| name.ends_with(called))
+    let one = name.strip_suffix('s').unwrap_or(&name);
+    CALLED.iter().any(|called| one.ends_with(called))
 }
 
 /// Whether it says something like `kind: Secret`.

@@ -426,7 +426,7 @@ fn custom_resources_hide_what_is_called_a_secret() {
     let custom = Subject { group: "example.com", resource: "databases", subresource: "" };
     let database = |password: &str, applied: &str| {
         json!({"apiVersion": "example.com/v1", "kind": "Database", "metadata": {"annotations": {"applied": applied}},
-            "spec": {"adminPassword": password, "secretName": "a", "tokenRef": {"name": "b"}, "tokens": 3}})
+            "spec": {"adminPassword": password, "secretName": "a", "tokenRef": {"name": "b"}, "tokensLeft": 3}})
     };
     let applied = json!({"spec": {"adminPassword": PASSWORD}}).to_string();
     for subject in [custom, Subject::default()] {
@@ -436,6 +436,23 @@ fn custom_resources_hide_what_is_called_a_secret() {
     assert_eq!(shown(&custom, &patch(PASSWORD)), patch("redacted"));
     assert_eq!(text(&custom, &applied.as_bytes()[..applied.len() - 1], Some(99)), "redacted");
     assert_eq!(text(&custom, b"{\"spec\": {\"a\": ", Some(99)), "{\"spec\": {\"a\": ");
+    let held = |secret: Value, list: Value| {
+        json!({"apiVersion": "example.com/v1", "kind": "Database", "spec": {
+            "password": secret, "credentials": [list, {"value": list}], "api_keys": {"values": [list], "name": "a"},
+            "token": {"valueFrom": {"key": "a"}}, "tokenSecretRef": {"name": "x"}, "secretRef": {"name": "x"}, "passwordSecret": true,
+            "imagePullSecrets": [{"name": "x"}], "secret": null, "deep": [{"passwd": {"deeper": {"value": "shown"}}}],
+        }})
+    };
+    for subject in [custom, Subject::default()] {
+        assert_eq!(shown(&subject, &held(json!(123_456), json!("u:p"))), held(json!("redacted"), json!("redacted")));
+    }
+    let within = |value: Value| {
+        json!([{"op": "add", "path": "/spec/passwords/0", "value": value}, {"op": "add", "path": "/spec/password/value", "value": value},
+            {"op": "add", "path": "/spec/tokenRef", "value": {"name": "a"}}, {"op": "add", "path": "/spec/token", "value": {"name": "a"}}])
+    };
+    assert_eq!(shown(&custom, &within(json!(PASSWORD))), within(json!("redacted")));
+    let embedded = json!({"secret": {"kind": "Secret", "metadata": {}, "data": {"a": PASSWORD}}});
+    assert_eq!(shown(&custom, &embedded)["secret"]["data"]["a"], "redacted");
     // YAML, CBOR, and YAML that isn't JSON in spite of its braces.
     for obscure in ["spec:\n  adminPassword: hunter2\n", "\u{fffd}\u{fffd}\u{fffd}dspec", "{adminPassword: hunter2}", "a: b"] {
         assert_eq!(text(&custom, obscure.as_bytes(), None), "redacted");
@@ -449,6 +466,7 @@ fn custom_resources_hide_what_is_called_a_secret() {
         ("password:\n  hunter2", true),
         ("{\\\"token\\\": 1}", true),
         ("tokens are: many", false),
+        ("passwords: [a]", true),
         ("image: app/token:v1", false),
         ("{\"a\": \"api\", \"key\": 1}", false),
         ("tokenRef: {name: x}", false),
