@@ -22,6 +22,7 @@
 //! - [`foreign`]: the formats of the systems that came before.
 //! - [`typed`]: from YAML to typed values.
 //! - [`crd`]: policies as objects of a cluster.
+//! - [`query`]: the parameters of a request.
 //! - [`request`]: what a request to the Kubernetes API is about.
 //! - [`linux`]: names of the kernel's numbers: open flags, errno, signals, modes.
 
@@ -43,6 +44,7 @@ pub mod packs;
 pub mod path;
 pub mod policy;
 pub mod problem;
+pub mod query;
 pub mod redact;
 pub mod request;
 pub mod structure;

@@ -5,7 +5,10 @@ use std::collections::{BTreeSet, VecDeque};
 use serde_json::Value;
 
 use super::{CLOCKS, Cause, Certainty};
-use crate::event::{Api, ApiBody, ApiStage, Container, Kubernetes};
+use crate::{
+    event::{Api, ApiBody, ApiStage, Container, Kubernetes},
+    query,
+};
 
 /// How long after its request a pod, or a container that was put into one, may begin where little else tells which request's it
 /// is, in nanoseconds: nodes may be busy, and images are pulled.
@@ -67,7 +70,7 @@ impl Creation {
             _ => return None,
         };
         let has_failed = api.code.is_some_and(|code| !(200..300).contains(&code));
-        let is_trial = form_urlencoded::parse(api.query.as_bytes()).any(|(key, _)| key == "dryRun");
+        let is_trial = query::pairs(&api.query).any(|(key, _)| key == "dryRun");
         let cause = Cause::of(api);
         // What a kubelet creates mirrors a pod that runs already.
         if api.stage != ApiStage::Complete || has_failed || is_trial || cause.user.starts_with("system:node:") {

@@ -1,7 +1,10 @@
 //! Sessions in containers: `kubectl exec` and `kubectl attach`.
 
 use super::{CLOCKS, Cause, LATEST, Place, ProcessId};
-use crate::event::{Api, Process};
+use crate::{
+    event::{Api, Process},
+    query,
+};
 
 /// An exec under way.
 #[derive(Debug)]
@@ -98,7 +101,7 @@ struct Query(Vec<(String, String)>);
 
 impl Query {
     fn of(api: &Api) -> Self {
-        Self(form_urlencoded::parse(api.query.as_bytes()).into_owned().collect())
+        Self(query::pairs(&api.query).collect())
     }
 
     fn all(&self, name: &str) -> Vec<String> {

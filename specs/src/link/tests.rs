@@ -127,6 +127,13 @@ fn what_could_be_of_several_requests_is_only_likely() {
 }
 
 #[test]
+fn parameters_that_the_api_server_does_not_take_are_none() {
+    let mut links = Links::default();
+    cause(&mut links, &exec("1", "alice", "started", "command=sh&command=;&command=%zz&container=other;&container=app"), 0);
+    assert_eq!(cause(&mut links, &process(100, &["sh"], &outside()), SECOND).unwrap().certainty, Certainty::Certain);
+}
+
+#[test]
 fn a_request_without_a_container_is_only_likely() {
     let mut links = Links::default();
     cause(&mut links, &exec("1", "alice", "started", "command=sh"), 0);
@@ -262,6 +269,7 @@ fn a_pod_belongs_to_who_created_it() {
         (json!({ "name": "web", "code": 403 }), None),
         (query("dryRun=All"), None),
         (query("fieldManager=kubectl"), certain("alice")),
+        (query("dryRun=All;a"), certain("alice")),
         (json!({ "name": "web", "subresource": "binding" }), None),
         (json!({ "name": "web", "user": { "name": "system:node:n1" } }), None),
         (json!({ "name": "web", "group": "metrics.k8s.io" }), None),
