@@ -101,7 +101,7 @@ struct Place {
 
 /// Whether a process is the first of its container, as far as its ancestors tell.
 pub fn begins_container(process: &Process) -> bool {
-    origin::from_outside(process).is_some_and(|outside| outside.is_first)
+    origin::from_outside(process).is_some_and(|outside| outside.runtime.is_none())
 }
 
 impl Links {
@@ -175,14 +175,15 @@ impl Links {
             return None;
         }
         let outside = origin::from_outside(&event.process)?;
-        let cause = Arc::new(self.is_executed(event, at, pod).or_else(|| self.is_made(event, at, pod, outside))?);
+        let made = self.is_made(event, at, pod, outside);
+        let cause = Arc::new(made.or_else(|| self.is_executed(event, at, pod, outside))?);
         let known = if cause.is_session() { &mut self.begun } else { &mut self.made };
         known.remember(&event.node.name, id(&event.process), Arc::clone(&cause));
         Some(cause)
     }
 
     /// By an exec.
-    fn is_executed(&mut self, event: &Event, at: i64, pod: Option<&Pod>) -> Option<Cause> {
+    fn is_executed(&mut self, event: &Event, at: i64, pod: Option<&Pod>, outside: Outside<'_>) -> Option<Cause> {
         let (kubernetes, container) = place(event)?;
         let fit = |exec: &Exec| {
             let is_there = exec.place.is_at(kubernetes, container) && exec.is_under_way(at);
@@ -192,18 +193,23 @@ impl Links {
         let alone = fits.iter().flatten().count() == 1;
         // Of those that fit best, the oldest that has led to nothing yet.
         let unused = self.execs.iter().zip(&fits).enumerate().filter(|(_, (exec, _))| !exec.used);
-        let (best, at) = unused.filter_map(|(at, (_, fit))| Some((((*fit)?), std::cmp::Reverse(at)))).max()?;
-        let exec = &mut self.execs[at.0];
-        exec.used = true;
-        let is_probe = of_spec(pod, container).is_some_and(|spec| spec.commands.contains(&exec.command));
-        let certain = alone && best == Fit::Exactly && exec.whole && exec.place.container.is_some() && !is_probe;
+        let (best, index) = unused.filter_map(|(index, (_, fit))| Some((((*fit)?), std::cmp::Reverse(index)))).max()?;
+        let exec = &mut self.execs[index.0];
+        // Whoever was there before calls itself as the runtime does.
+        let is_put = outside.runtime.is_some_and(|runtime| exec.is_before(then(event, at, runtime.start_boot_ns)));
+        let spec = of_spec(pod, container);
+        let is_probe = spec.is_some_and(|spec| spec.commands.contains(&exec.command));
+        let is_known = exec.whole && exec.place.container.is_some() && spec.is_some();
+        let certain = alone && best == Fit::Exactly && is_known && is_put && !is_probe;
+        // What is not sure of the only request leaves it to others.
+        exec.used = certain || (!alone && is_put && !is_probe);
         let certainty = if certain { Certainty::Certain } else { Certainty::Likely };
         Some(Cause { certainty, ..exec.cause.clone() })
     }
 
     /// As the first of a container that somebody had made.
     fn is_made(&mut self, event: &Event, at: i64, pod: Option<&Pod>, outside: Outside<'_>) -> Option<Cause> {
-        let (kubernetes, container) = place(event).filter(|_| outside.is_first)?;
+        let (kubernetes, container) = place(event).filter(|_| outside.runtime.is_none())?;
         let spec = pod.and_then(|pod| pod.containers.as_ref()).filter(|_| !container.name.is_empty());
         let first = First {
             pod: kubernetes,

@@ -7,9 +7,10 @@ use crate::event::{Ancestor, Process};
 pub(super) struct Outside<'e> {
     /// The runtime's process that stays as long as the container, or its pod, does.
     pub(super) shim: &'e Ancestor,
-    /// No process of the runtime's is left between the two: a container's first process begins when the one that made the
-    /// container has gone; what is run in a container later is put there by one that waits for it.
-    pub(super) is_first: bool,
+    /// The runtime's process that put it there, where it is left: a container's first process begins when the one that made the
+    /// container has gone; what is run in a container later is put there by one that waits for it. It may be the container's
+    /// main process as well, under the runtime's name.
+    pub(super) runtime: Option<&'e Ancestor>,
 }
 
 /// Tells whether the process comes from outside: above it there are the runtime's own processes alone, up to the one shim. A
@@ -20,7 +21,7 @@ pub(super) fn from_outside(process: &Process) -> Option<Outside<'_>> {
     let (below, above) = process.ancestors.split_at(shim);
     let (shim, above) = above.split_first()?;
     let outside = below.iter().all(is_runtime) && !above.iter().any(is_shim);
-    outside.then_some(Outside { shim, is_first: below.is_empty() })
+    outside.then_some(Outside { shim, runtime: below.last() })
 }
 
 /// The process that was put into the container and began this one, or one of those above it.
@@ -35,7 +36,11 @@ fn is_shim(ancestor: &Ancestor) -> bool {
 }
 
 fn is_runtime(ancestor: &Ancestor) -> bool {
-    let is = |name: &str| ["runc", "crun", "youki"].iter().any(|runtime| name.contains(runtime));
+    let is = |name: &str| {
+        matches!(name, "runc" | "docker-runc" | "crun" | "krun" | "youki" | "kata-runtime")
+            // Their processes on the way into a container.
+            || ["runc:[", "youki:["].iter().any(|runtime| name.starts_with(runtime))
+    };
     is(base(ancestor)) || is(&ancestor.comm)
 }
 

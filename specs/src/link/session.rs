@@ -16,7 +16,7 @@ pub(super) struct Exec {
     pub(super) whole: bool,
     /// When it came in, by the plugin's clock (ns since the epoch).
     from: i64,
-    /// It has led to a process.
+    /// It has led to a process, and leads to no other.
     pub(super) used: bool,
 }
 
@@ -56,6 +56,11 @@ impl Exec {
     /// Whether a process that begins then may come of it.
     pub(super) fn is_under_way(&self, at: i64) -> bool {
         (self.from.saturating_sub(CLOCKS)..self.from.saturating_add(LATEST)).contains(&at)
+    }
+
+    /// Whether it came in before that.
+    pub(super) fn is_before(&self, then: i64) -> bool {
+        then >= self.from.saturating_sub(CLOCKS)
     }
 
     /// Whether a process does what was asked for.

@@ -3,9 +3,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{cases, event::Ancestor};
 
-/// Of an event of which nothing else is known.
+/// Of a pod whose container can be fed, and is not probed.
 fn cause(links: &mut Links, event: &Event, at: i64) -> Option<Arc<Cause>> {
-    links.cause(event, at, None)
+    let fed = PodContainer { stdin: true, ..PodContainer::default() };
+    links.cause(event, at, Some(&pod(&[("app", fed)])))
 }
 
 fn event(partial: &Value) -> Event {
@@ -227,19 +228,54 @@ fn what_goes_on_is_not_forgotten_for_what_came_later() {
 }
 
 #[test]
+fn a_process_that_was_there_before_does_not_pass_as_the_runtime() {
+    let shim = json!({ "pid": 40, "comm": "containerd-shim", "exe": "/usr/bin/containerd-shim-runc-v2" });
+    let below = |comm: &str, exe: &str, began: i64| {
+        let above = json!({ "pid": 50, "comm": comm, "exe": exe, "start_boot_ns": (began * SECOND).to_string() });
+        let shell = process(100, &["sh"], &json!([above, shim]));
+        Event { boot_ns: (51 * SECOND).unsigned_abs(), ..shell }
+    };
+    let real = below("runc", "/usr/bin/runc", 51);
+    let mut alone = real.clone();
+    Arc::make_mut(&mut alone.process).ancestors.remove(0);
+    for (event, want, next) in [
+        (below("crunchy", "/app/crunchy", 51), None, certain("alice")),
+        (below("runc", "/app/main", 1), likely("alice"), certain("alice")),
+        (below("app", "/app/runc", 1), likely("alice"), certain("alice")),
+        (alone, likely("alice"), certain("alice")),
+        (below("runc:[2:INIT]", "/memfd:runc_cloned:/proc/self/exe", 50), certain("alice"), None),
+        (below("crun", "/usr/bin/crun", 51), certain("alice"), None),
+    ] {
+        let mut links = Links::default();
+        cause(&mut links, &exec("1", "alice", "started", "command=sh&container=app"), 50 * SECOND);
+        let mut found = |event: &Event| cause(&mut links, event, 51 * SECOND).map(|cause| (cause.user.clone(), cause.certainty));
+        assert_eq!(found(&event), want, "{:?}", event.process.ancestors);
+        let mut real = real.clone();
+        Arc::make_mut(&mut real.process).pid = 101;
+        assert_eq!(found(&real), next, "{:?}", event.process.ancestors);
+    }
+}
+
+#[test]
 fn what_a_probe_runs_as_well_is_only_likely() {
     let probe = |command: &[&str]| PodContainer {
         commands: vec![command.iter().map(|word| (*word).to_owned()).collect()],
         ..PodContainer::default()
     };
     for (spec, want) in [
-        (pod(&[("app", probe(&["cat", "/healthy"]))]), Certainty::Likely),
-        (pod(&[("app", probe(&["cat", "/other"])), ("other", probe(&["cat", "/healthy"]))]), Certainty::Certain),
+        (Some(pod(&[("app", probe(&["cat", "/healthy"]))])), Certainty::Likely),
+        (Some(pod(&[("app", probe(&["cat", "/other"])), ("other", probe(&["cat", "/healthy"]))])), Certainty::Certain),
+        (None, Certainty::Likely),
     ] {
         let mut links = Links::default();
         cause(&mut links, &exec("1", "alice", "started", "command=cat&command=%2Fhealthy&container=app"), 0);
-        let found = links.cause(&process(100, &["cat", "/healthy"], &outside()), SECOND, Some(&spec)).unwrap();
-        assert_eq!(found.certainty, want);
+        let mut found = |pid: u32| {
+            let found = links.cause(&process(pid, &["cat", "/healthy"], &outside()), SECOND, spec.as_ref());
+            found.map(|cause| cause.certainty)
+        };
+        assert_eq!(found(100), Some(want));
+        // If that was the probe, this is the session's.
+        assert_eq!(found(101), Some(Certainty::Likely).filter(|_| want == Certainty::Likely));
     }
 }
 
