@@ -21,7 +21,7 @@ use crate::{
 use creation::{Creation, First};
 use known::Known;
 use origin::Outside;
-use session::{Attach, Exec, Fit};
+use session::{Attach, Exec, Fit, Session};
 
 /// How long after its request a process may begin that a session runs, in nanoseconds: the runtime may be busy.
 const LATEST: i64 = 30_000_000_000;
@@ -129,15 +129,12 @@ impl Links {
         }
         let has_started = api.stage == ApiStage::Started;
         match api.subresource.as_str() {
-            // What came of a session that has ended has begun before.
-            "exec" => {
-                self.execs.retain(|exec| exec.cause.request_id != api.request_id);
-                push(&mut self.execs, has_started.then(|| Exec::of(api, at)));
+            "exec" | "attach" if !has_started => {
+                end(&mut self.execs, api, at);
+                end(&mut self.attached, api, at);
             }
-            "attach" => {
-                self.attached.retain(|attach| attach.cause.request_id != api.request_id);
-                push(&mut self.attached, has_started.then(|| Attach::of(api, at)).flatten());
-            }
+            "exec" => push(&mut self.execs, Some(Exec::of(api, at))),
+            "attach" => push(&mut self.attached, Attach::of(api, at)),
             _ => push(&mut self.creations, Creation::of(api, at)),
         }
     }
@@ -157,8 +154,9 @@ impl Links {
     /// What a container's main process begins while somebody feeds it.
     fn is_typed(&mut self, event: &Event, at: i64, pod: Option<&Pod>) -> Option<Arc<Cause>> {
         let (kubernetes, container) = place(event)?;
-        // The latest session counts.
-        let attach = self.attached.iter_mut().rev().find(|attach| attach.place.is_at(kubernetes, container))?;
+        // The latest session counts, and one that has not ended more.
+        let there = self.attached.iter_mut().filter(|attach| attach.place.is_at(kubernetes, container) && attach.counts(at));
+        let attach = there.max_by_key(|attach| attach.time.is_open())?;
         let has_no_input = of_spec(pod, container).is_some_and(|spec| !spec.stdin);
         let root = origin::root(&event.process).filter(|_| !has_no_input)?;
         if !attach.feeds((root.pid, root.start_boot_ns), then(event, at, root.start_boot_ns)) {
@@ -186,7 +184,7 @@ impl Links {
     fn is_executed(&mut self, event: &Event, at: i64, pod: Option<&Pod>, outside: Outside<'_>) -> Option<Cause> {
         let (kubernetes, container) = place(event)?;
         let fit = |exec: &Exec| {
-            let is_there = exec.place.is_at(kubernetes, container) && exec.is_under_way(at);
+            let is_there = exec.place.is_at(kubernetes, container) && exec.may_begin(at);
             is_there.then(|| exec.asks_for(&event.process))?
         };
         let fits: Vec<Option<Fit>> = self.execs.iter().map(fit).collect();
@@ -196,11 +194,11 @@ impl Links {
         let (best, index) = unused.filter_map(|(index, (_, fit))| Some((((*fit)?), std::cmp::Reverse(index)))).max()?;
         let exec = &mut self.execs[index.0];
         // Whoever was there before calls itself as the runtime does.
-        let is_put = outside.runtime.is_some_and(|runtime| exec.is_before(then(event, at, runtime.start_boot_ns)));
+        let is_put = outside.runtime.is_some_and(|runtime| exec.time.has_begun(then(event, at, runtime.start_boot_ns)));
         let spec = of_spec(pod, container);
         let is_probe = spec.is_some_and(|spec| spec.commands.contains(&exec.command));
         let is_known = exec.whole && exec.place.container.is_some() && spec.is_some();
-        let certain = alone && best == Fit::Exactly && is_known && is_put && !is_probe;
+        let certain = alone && best == Fit::Exactly && is_known && is_put && !is_probe && exec.time.goes_on(at);
         // What is not sure of the only request leaves it to others.
         exec.used = certain || (!alone && is_put && !is_probe);
         let certainty = if certain { Certainty::Certain } else { Certainty::Likely };
@@ -249,6 +247,18 @@ impl Place {
         (self.namespace.as_str(), self.pod.as_str()) == (&pod.namespace, &pod.pod)
             && self.container.as_ref().is_none_or(|name| *name == container.name)
     }
+}
+
+/// What has failed leads to nothing.
+fn end<T: Session>(sessions: &mut VecDeque<T>, api: &Api, at: i64) {
+    let has_failed = api.code.is_some_and(|code| code >= 400);
+    sessions.retain_mut(|session| {
+        let is_this = session.id() == api.request_id;
+        if is_this {
+            session.time().ends(at);
+        }
+        !(is_this && has_failed) && session.counts(at)
+    });
 }
 
 fn push<T>(requests: &mut VecDeque<T>, request: Option<T>) {

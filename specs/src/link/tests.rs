@@ -51,7 +51,12 @@ fn of(links: &mut Links, event: &Event) -> Option<(String, Certainty)> {
 
 fn of_known(links: &mut Links, event: &Event, pod: Option<&Pod>) -> Option<(String, Certainty)> {
     let at = i64::try_from(event.boot_ns).unwrap();
-    links.cause(event, at, pod).map(|cause| (cause.user.clone(), cause.certainty))
+    sure(links.cause(event, at, pod))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "what was found is used up")]
+fn sure(cause: Option<Arc<Cause>>) -> Option<(String, Certainty)> {
+    cause.map(|cause| (cause.user.clone(), cause.certainty))
 }
 
 /// A pod's spec, by container.
@@ -225,6 +230,70 @@ fn what_goes_on_is_not_forgotten_for_what_came_later() {
         assert_eq!(found(&mut links, &other).as_deref(), Some("alice"));
     }
     assert_eq!((links.begun.len(), links.made.len()), (MOST, 1));
+}
+
+#[test]
+fn a_query_that_is_cut_asks_for_anything_that_begins_so() {
+    let cut = |subresource: &str, query: &str| {
+        let mut event = session(subresource, "1", "started", query);
+        let What::Api { api } = &mut event.what else { panic!("a request") };
+        api.truncated.push("query".into());
+        event
+    };
+    for (query, args, want) in [
+        ("command=sh&command=-c&command=ec", &["sh", "-c", "echo"][..], likely("bob")),
+        ("command=sh&command=-c&command=ec", &["ash", "-c", "echo"][..], None),
+        ("command=ec", &["echo"][..], likely("bob")),
+        ("command=run.sh&comm", &["/bin/sh", "/run.sh", "a", "b"][..], likely("bob")),
+        ("", &["echo"][..], likely("bob")),
+        // That is the beginning of another name.
+        ("command=sh&container=ap", &["sh"][..], likely("bob")),
+        ("command=sh&container=other&std", &["sh"][..], None),
+    ] {
+        let mut links = Links::default();
+        cause(&mut links, &cut("exec", query), 0);
+        assert_eq!(sure(cause(&mut links, &process(100, args, &outside()), SECOND)), want, "{query} {args:?}");
+    }
+    let main = json!({ "pid": 30, "comm": "sh", "exe": "/bin/sh", "start_boot_ns": "30" });
+    let shim = json!({ "pid": 20, "comm": "containerd-shim", "exe": "/usr/bin/containerd-shim-runc-v2" });
+    for (query, want) in [("container=app&std", likely("bob")), ("container=app&stdin=False&t", None)] {
+        let mut links = Links::default();
+        cause(&mut links, &cut("attach", query), 0);
+        assert_eq!(sure(cause(&mut links, &process(100, &["id"], &json!([main, shim])), 0)), want, "{query}");
+    }
+}
+
+#[test]
+fn a_session_that_has_ended_may_yet_lead_to_its_process() {
+    let failed = |code: u16| {
+        let mut event = exec("1", "alice", "complete", "");
+        let What::Api { api } = &mut event.what else { panic!("a request") };
+        api.code = Some(code);
+        event
+    };
+    for (code, at, want) in [(101, 1, certain("alice")), (101, 10, likely("alice")), (101, 40, None), (404, 1, None)] {
+        let mut links = Links::default();
+        cause(&mut links, &exec("1", "alice", "started", "command=sh&container=app"), 0);
+        cause(&mut links, &failed(code), SECOND / 2);
+        assert_eq!(sure(cause(&mut links, &process(100, &["sh"], &outside()), at * SECOND)), want, "{code} {at}");
+    }
+    // Another asks for the same when that one's process may be late, or may just have been seen.
+    for is_seen in [false, true] {
+        let mut links = Links::default();
+        cause(&mut links, &exec("1", "alice", "started", "command=sh&container=app"), 0);
+        if is_seen {
+            assert_eq!(sure(cause(&mut links, &process(99, &["sh"], &outside()), 0)), certain("alice"));
+        }
+        cause(&mut links, &failed(101), SECOND);
+        cause(&mut links, &exec("2", "bob", "started", "command=sh&container=app"), 2 * SECOND);
+        let want = if is_seen { ["bob"].as_slice() } else { &["alice", "bob"] };
+        for (pid, user) in (100..).zip(want) {
+            assert_eq!(sure(cause(&mut links, &process(pid, &["sh"], &outside()), 3 * SECOND)), likely(user), "{pid}");
+        }
+        // What was long ago is over.
+        cause(&mut links, &exec("3", "carol", "started", "command=sh&container=app"), 60 * SECOND);
+        assert_eq!(sure(cause(&mut links, &process(110, &["sh"], &outside()), 61 * SECOND)), certain("carol"));
+    }
 }
 
 #[test]
@@ -441,7 +510,11 @@ fn what_a_main_process_begins_while_somebody_feeds_it_is_likely_typed() {
     cause(&mut links, &session("attach", "1", "complete", ""), 2 * SECOND);
     let child = json!([{ "pid": 102, "comm": "id", "exe": "/bin/id", "start_boot_ns": "102" }, main, shim]);
     assert_eq!(found(&mut links, &process(103, &["x"], &child)).as_deref(), Some("attach"));
-    assert_eq!(found(&mut links, &typed(104)), None);
+    for (pid, at, want) in [(104, 4, Some("attach")), (105, 6, None)] {
+        let late = Event { boot_ns: (at * SECOND).unsigned_abs(), ..typed(pid) };
+        let found = cause(&mut links, &late, at * SECOND);
+        assert_eq!(found.map(|cause| cause.subresource.clone()).as_deref(), want, "{at}");
+    }
     // A container that can't be fed.
     cause(&mut links, &session("attach", "2", "started", "container=app&stdin=true"), 0);
     let spec = pod(&[("app", PodContainer::default())]);
