@@ -36,6 +36,7 @@ pub(super) struct Creation {
     namespace: String,
     /// The pod, as far as it is known.
     name: Option<String>,
+    /// The pod's, where it is known: of what was created, also from a pod that had the name in time.
     uid: Option<String>,
     /// Of containers that were put into a pod that runs, their names, as far as they are known; `None`: the pod itself is new.
     added: Option<Vec<String>>,
@@ -66,6 +67,8 @@ impl Creation {
     pub(super) fn of(api: &Api, at: i64) -> Option<Self> {
         let puts_into = match (api.subresource.as_str(), api.verb.as_str()) {
             ("", "create") => false,
+            // What is applied is created where it isn't there.
+            ("", "patch" | "update") if api.code == Some(201) => false,
             ("ephemeralcontainers", "patch" | "update") => true,
             _ => return None,
         };
@@ -93,18 +96,20 @@ impl Creation {
         })
     }
 
-    /// Whether it put this container into its pod: surely where a body names it.
+    /// Whether it put this container into its pod: surely where a body names it, and the pod is known to be the same.
     fn adds(&self, first: &First<'_>) -> Option<Certainty> {
         let names = self.added.as_ref()?;
         let is_there = self.namespace == first.pod.namespace && self.name.as_ref() == Some(&first.pod.pod);
-        if !is_there || first.began < self.from.saturating_sub(CLOCKS) {
+        let is_other = self.uid.as_ref().is_some_and(|uid| *uid != first.pod.pod_uid);
+        if !is_there || is_other || first.began < self.from.saturating_sub(CLOCKS) {
             return None;
         }
-        if !names.is_empty() {
-            return names.contains(&first.container.name).then_some(Certainty::Certain);
+        let is_named = names.contains(&first.container.name);
+        if is_named && (self.uid.is_some() || first.pod_began < self.from) {
+            return Some(Certainty::Certain);
         }
-        let fits = self.begun.is_empty() && first.began < self.until.saturating_add(LATEST);
-        fits.then_some(Certainty::Likely)
+        let may_be = is_named || (names.is_empty() && self.begun.is_empty());
+        (may_be && self.is_timely(first.began)).then_some(Certainty::Likely)
     }
 
     /// Whether it surely created this pod.
@@ -115,9 +120,7 @@ impl Creation {
         match (&self.uid, &self.name) {
             (Some(uid), _) => *uid == pod.pod_uid,
             // One name is one pod's at a time.
-            (None, Some(name)) => {
-                *name == pod.pod && self.namespace == pod.namespace && pod_began >= self.from.saturating_sub(CLOCKS)
-            }
+            (None, Some(name)) => *name == pod.pod && self.namespace == pod.namespace && self.is_timely(pod_began),
             (None, None) => false,
         }
     }
@@ -125,10 +128,12 @@ impl Creation {
     /// Whether it may have created this pod, as far as namespace, time and owner tell.
     fn may_create(&self, pod: &Kubernetes, pod_began: i64) -> bool {
         let is_nameless = self.added.is_none() && self.uid.is_none() && self.name.is_none();
-        is_nameless
-            && self.namespace == pod.namespace
-            && (self.from.saturating_sub(CLOCKS)..self.until.saturating_add(LATEST)).contains(&pod_began)
-            && may_own(&self.cause.user, pod)
+        is_nameless && self.namespace == pod.namespace && self.is_timely(pod_began) && may_own(&self.cause.user, pod)
+    }
+
+    /// Whether what began then may come of it, where little else tells.
+    fn is_timely(&self, began: i64) -> bool {
+        (self.from.saturating_sub(CLOCKS)..self.until.saturating_add(LATEST)).contains(&began)
     }
 
     /// Notes the container; whether this is the first time: what is begun anew is begun by its kubelet.
@@ -141,18 +146,20 @@ impl Creation {
 /// The request that a container's first process comes from, and how surely.
 pub(super) fn find<'c>(creations: &'c mut VecDeque<Creation>, first: &First<'_>) -> Option<(&'c mut Creation, Certainty)> {
     let all = || creations.iter().enumerate();
-    // The first that names a container is the one that added it: later ones may list all.
     let adds =
         |wanted: Certainty| move |(at, creation): (usize, &Creation)| (creation.adds(first)? == wanted).then_some((at, wanted));
-    let added = all().find_map(adds(Certainty::Certain)).or_else(|| all().find_map(adds(Certainty::Likely)));
+    // The first that names a container is the one that added it: later ones may list all. Where the pod may be a later one of the
+    // same name, so is the request.
+    let added = all().find_map(adds(Certainty::Certain)).or_else(|| all().rev().find_map(adds(Certainty::Likely)));
     let (at, certainty) = match (added, first.is_added) {
         (Some((_, Certainty::Certain)), _) | (_, Some(true)) => added,
         (_, Some(false)) => creator(creations, first),
         (_, None) => creator(creations, first).or(added),
     }?;
     let creation = creations.get_mut(at)?;
-    if creation.added.is_none() && certainty == Certainty::Likely {
-        creation.taken_for = Some(first.pod.pod_uid.clone());
+    if creation.added.is_none() {
+        let uid = if certainty == Certainty::Certain { &mut creation.uid } else { &mut creation.taken_for };
+        uid.get_or_insert_with(|| first.pod.pod_uid.clone());
     }
     creation.begins(first.container).then_some((creation, certainty))
 }
@@ -174,17 +181,16 @@ fn creator(creations: &VecDeque<Creation>, first: &First<'_>) -> Option<(usize, 
     open.next().is_none().then_some((at, Certainty::Likely))
 }
 
-/// Whether pods with that owner are created by that user: those of the built-in controllers are by them, and no others.
+/// Whether pods with that owner may be created by that user: a built-in controller creates those of its own alone. All others may
+/// name any owner.
 fn may_own(user: &str, pod: &Kubernetes) -> bool {
+    let is_of = |controller: &str| user == controller || user == ALL_CONTROLLERS;
     // An owner is known where labels are.
-    if pod.labels.is_none() {
+    if pod.labels.is_none() || !CONTROLLERS.iter().any(|(_, controller)| is_of(controller)) {
         return true;
     }
     let owner = pod.owner.as_ref().map(|owner| owner.kind.as_str());
-    match CONTROLLERS.iter().find(|(kind, _)| Some(*kind) == owner) {
-        Some((_, controller)) => user == *controller || user == ALL_CONTROLLERS,
-        None => user != ALL_CONTROLLERS && CONTROLLERS.iter().all(|(_, controller)| user != *controller),
-    }
+    CONTROLLERS.iter().any(|(kind, controller)| Some(*kind) == owner && is_of(controller))
 }
 
 /// Names of the containers that are put into a pod, as bodies tell them: a patch holds what is added, an answer all there are.

@@ -371,6 +371,9 @@ fn a_pod_belongs_to_who_created_it() {
         (json!({}), likely("alice")),
         (json!({ "namespace": "other" }), None),
         (json!({ "name": "web", "truncated": ["name"] }), likely("alice")),
+        (json!({ "name": "web", "verb": "patch" }), certain("alice")),
+        (json!({ "name": "web", "verb": "update" }), certain("alice")),
+        (json!({ "name": "web", "verb": "patch", "code": 200 }), None),
         (json!({ "name": "web", "code": 403 }), None),
         (query("dryRun=All"), None),
         (query("fieldManager=kubectl"), certain("alice")),
@@ -401,8 +404,18 @@ fn each_container_of_a_new_pod_has_its_first_process_and_no_other() {
     let runtime = Ancestor { pid: 50, comm: "runc".into(), exe: "/usr/bin/runc".into(), start_boot_ns: 0 };
     Arc::make_mut(&mut probe.process).ancestors.insert(0, runtime);
     assert_eq!(of(&mut links, &probe), None);
-    // An older pod of that name.
-    assert_eq!(of(&mut links, &first("web", "other", 5, 12)), None);
+    // An older pod of that name, and a much later one.
+    for pod_began in [5, 400] {
+        let mut links = Links::default();
+        cause(&mut links, &creation("1", "alice", &json!({ "name": "web" })), 10 * SECOND);
+        assert_eq!(of(&mut links, &first("web", "other", pod_began, 401)), None);
+    }
+    // Where each container has a shim of its own, later ones are the pod's by its UID.
+    let mut links = Links::default();
+    cause(&mut links, &creation("1", "alice", &json!({ "name": "web" })), 10 * SECOND);
+    for (container, began) in [("init", 12), ("app", 1000)] {
+        assert_eq!(of(&mut links, &first("web", container, began, began)), certain("alice"), "{container}");
+    }
 }
 
 #[test]
@@ -422,7 +435,13 @@ fn a_pod_that_could_be_of_several_requests_is_of_none() {
         event
     };
     for (owner, want) in
-        [(Some("ReplicaSet"), likely(controller)), (Some("Job"), None), (None, likely("alice")), (Some("Own"), likely("alice"))]
+        // Alice may name an owner as well as its controller does.
+        [
+            (Some("ReplicaSet"), None),
+            (Some("Job"), likely("alice")),
+            (None, likely("alice")),
+            (Some("Own"), likely("alice")),
+        ]
     {
         let mut links = Links::default();
         for (id, user) in [("1", "alice"), ("2", controller)] {
@@ -430,6 +449,10 @@ fn a_pod_that_could_be_of_several_requests_is_of_none() {
         }
         assert_eq!(of(&mut links, &owned(owner)), want, "{owner:?}");
     }
+    let mut links = Links::default();
+    cause(&mut links, &creation("1", controller, &json!({})), 10 * SECOND);
+    assert_eq!(of(&mut links, &owned(Some("Job"))), None);
+    assert_eq!(of(&mut links, &owned(Some("ReplicaSet"))), likely(controller));
     // A name that is known is another pod's; one that has led to a pod is that pod's.
     let mut links = Links::default();
     cause(&mut links, &creation("1", "alice", &json!({})), 10 * SECOND);
@@ -467,6 +490,32 @@ fn a_container_that_was_put_into_a_pod_belongs_to_who_put_it_there() {
         let mut links = Links::default();
         cause(&mut links, &put("1", "bob", &body), 10 * SECOND);
         assert_eq!(of_known(&mut links, &debugger(), spec), want, "{body}");
+    }
+    // The pod of that name may be another.
+    let of_pod = |id: &str, user: &str, uid: &str| {
+        let mut event = put(id, user, &json!([{ "name": "debugger" }]));
+        let What::Api { api } = &mut event.what else { panic!("a request") };
+        let body = json!({ "metadata": { "uid": uid } });
+        api.response_body = Some(crate::event::ApiBody { json: Some(body), ..Default::default() });
+        event
+    };
+    let named = |id: &str, user: &str| put(id, user, &json!([{ "name": "debugger" }]));
+    let later = |pod_began: i64| first("web", "debugger", pod_began, pod_began.max(25));
+    for (requests, debugger, want) in [
+        ([of_pod("1", "alice", "uid-old"), of_pod("2", "bob", "uid-web")], later(15), certain("bob")),
+        ([of_pod("1", "alice", "uid-old"), named("2", "bob")], later(15), likely("bob")),
+        ([named("1", "alice"), named("2", "bob")], later(15), likely("bob")),
+        ([named("1", "alice"), named("2", "bob")], later(500), None),
+        // Whoever is the first to name a container of a pod has added it.
+        ([of_pod("1", "alice", "uid-web"), of_pod("2", "bob", "uid-web")], later(15), certain("alice")),
+        ([named("1", "alice"), named("2", "bob")], later(1), certain("alice")),
+        ([put("1", "alice", &json!(null)), put("2", "bob", &json!(null))], later(1), likely("bob")),
+    ] {
+        let mut links = Links::default();
+        for request in &requests {
+            cause(&mut links, request, 10 * SECOND);
+        }
+        assert_eq!(of(&mut links, &debugger), want, "{requests:?}");
     }
     // A container of the pod's own that is begun anew.
     let mut links = Links::default();
