@@ -19,7 +19,7 @@ use crate::{
     frame::{Pod, PodContainer},
 };
 use creation::{Creation, First};
-use known::Known;
+use known::{By, Known};
 use origin::Outside;
 use session::{Attach, Exec, Fit, Session};
 
@@ -145,7 +145,7 @@ impl Links {
         let above = process.ancestors.iter().map(|ancestor| (ancestor.pid, ancestor.start_boot_ns));
         let line = || std::iter::once(id(process)).chain(above.clone());
         if let Some(cause) = self.begun.first(node, line()) {
-            self.begun.remember(node, id(process), Arc::clone(&cause));
+            self.begun.remember(node, id(process), By::Parent, Arc::clone(&cause));
             return Some(cause);
         }
         self.made.first(node, line())
@@ -163,7 +163,7 @@ impl Links {
             return None;
         }
         let cause = Arc::new(attach.cause.clone());
-        self.begun.remember(&event.node.name, id(&event.process), Arc::clone(&cause));
+        self.begun.remember(&event.node.name, id(&event.process), By::Request, Arc::clone(&cause));
         Some(cause)
     }
 
@@ -176,7 +176,7 @@ impl Links {
         let made = self.is_made(event, at, pod, outside);
         let cause = Arc::new(made.or_else(|| self.is_executed(event, at, pod, outside))?);
         let known = if cause.is_session() { &mut self.begun } else { &mut self.made };
-        known.remember(&event.node.name, id(&event.process), Arc::clone(&cause));
+        known.remember(&event.node.name, id(&event.process), By::Request, Arc::clone(&cause));
         Some(cause)
     }
 

@@ -7,18 +7,30 @@ use std::{
 
 use super::{Cause, MOST, ProcessId};
 
-/// Processes and their causes. Where there are too many, those are forgotten first that nothing came of for the longest.
+/// Processes and their causes. Where there are too many, those are forgotten first that are known by the ones above them too, and
+/// of these those that nothing came of for the longest.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     nodes: HashMap<String, HashMap<ProcessId, Entry>>,
-    /// The same, the oldest first.
-    order: VecDeque<(String, ProcessId)>,
+    /// Those that a request led to, the oldest first.
+    roots: VecDeque<(String, ProcessId)>,
+    /// Those that they began, likewise.
+    below: VecDeque<(String, ProcessId)>,
+}
+
+/// How a process came to its cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// The request led to it.
+    Request,
+    /// What the request led to began it.
+    Parent,
 }
 
 #[derive(Debug)]
 struct Entry {
     cause: Arc<Cause>,
-    /// It was asked for since it was last about to be forgotten.
+    /// It is new, or was asked for since it was last about to be forgotten.
     used: bool,
 }
 
@@ -32,20 +44,23 @@ impl Known {
         Some(Arc::clone(&entry.cause))
     }
 
-    pub(super) fn remember(&mut self, node: &str, process: ProcessId, cause: Arc<Cause>) {
+    pub(super) fn remember(&mut self, node: &str, process: ProcessId, by: By, cause: Arc<Cause>) {
         match self.nodes.entry(node.to_owned()).or_default().entry(process) {
             hash_map::Entry::Occupied(mut known) => known.get_mut().cause = cause,
             hash_map::Entry::Vacant(vacant) => {
-                vacant.insert(Entry { cause, used: false });
-                self.order.push_back((node.to_owned(), process));
+                // Nothing can have come of it yet.
+                vacant.insert(Entry { cause, used: true });
+                let order = if by == By::Request { &mut self.roots } else { &mut self.below };
+                order.push_back((node.to_owned(), process));
             }
         }
-        while self.order.len() > MOST
-            && let Some((node, oldest)) = self.order.pop_front()
-        {
+        while self.roots.len() + self.below.len() > MOST {
+            // One busy session is not to push out those of others.
+            let order = if self.below.is_empty() { &mut self.roots } else { &mut self.below };
+            let Some((node, oldest)) = order.pop_front() else { return };
             let Some(known) = self.nodes.get_mut(&node) else { continue };
             if known.get_mut(&oldest).is_some_and(|entry| std::mem::take(&mut entry.used)) {
-                self.order.push_back((node, oldest));
+                order.push_back((node, oldest));
             } else {
                 known.remove(&oldest);
             }
@@ -54,7 +69,8 @@ impl Known {
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        assert_eq!(self.nodes.values().map(HashMap::len).sum::<usize>(), self.order.len());
-        self.order.len()
+        let len = self.roots.len() + self.below.len();
+        assert_eq!(self.nodes.values().map(HashMap::len).sum::<usize>(), len);
+        len
     }
 }

@@ -54,7 +54,6 @@ fn of_known(links: &mut Links, event: &Event, pod: Option<&Pod>) -> Option<(Stri
     sure(links.cause(event, at, pod))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "what was found is used up")]
 fn sure(cause: Option<Arc<Cause>>) -> Option<(String, Certainty)> {
     cause.map(|cause| (cause.user.clone(), cause.certainty))
 }
@@ -323,6 +322,27 @@ fn a_process_that_was_there_before_does_not_pass_as_the_runtime() {
         Arc::make_mut(&mut real.process).pid = 101;
         assert_eq!(found(&real), next, "{:?}", event.process.ancestors);
     }
+}
+
+#[test]
+fn a_busy_session_does_not_push_out_another() {
+    let mut links = Links::default();
+    let shell = |pid: u32| json!([{ "pid": pid, "comm": "sh", "exe": "/bin/sh", "start_boot_ns": pid.to_string() }]);
+    for (pid, user) in [(7, "alice"), (8, "bob")] {
+        cause(&mut links, &exec(user, user, "started", &format!("command={user}&container=app")), 0);
+        assert_eq!(sure(cause(&mut links, &process(pid, &[user], &outside()), SECOND)), certain(user));
+    }
+    let mut busy = process(0, &["ls"], &shell(8));
+    for pid in 1000..u32::try_from(2 * MOST).unwrap() + 1000 {
+        let process = Arc::make_mut(&mut busy.process);
+        (process.pid, process.start_boot_ns) = (pid, u64::from(pid));
+        assert_eq!(sure(cause(&mut links, &busy, SECOND)), certain("bob"));
+        // Each begins the next, which alone is asked for then.
+        Arc::make_mut(&mut busy.process).ancestors =
+            vec![Ancestor { pid, comm: "sh".into(), exe: "/bin/sh".into(), start_boot_ns: u64::from(pid) }];
+    }
+    assert_eq!(links.begun.len(), MOST);
+    assert_eq!(sure(cause(&mut links, &process(9, &["id"], &shell(7)), SECOND)), certain("alice"));
 }
 
 #[test]
