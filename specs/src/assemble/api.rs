@@ -3,7 +3,7 @@
 use crate::{
     body,
     event::{Api, ApiUser, What},
-    frame,
+    frame, query,
     texts::Texts,
 };
 
@@ -40,8 +40,7 @@ pub(super) fn of(item: &frame::Api<'_>, received: Option<String>) -> What {
         truncated: item.truncated.iter().map(|name| (*name).to_owned().into()).collect(),
     };
     if api.subresource == "exec" {
-        let parameters = form_urlencoded::parse(api.query.as_bytes());
-        api.command = parameters.filter(|(name, _)| name == "command").map(|(_, word)| word).collect();
+        api.command = query::pairs(&api.query).filter(|(name, _)| name == "command").map(|(_, word)| word).collect();
     }
     What::Api { api: Box::new(api) }
 }
