@@ -9,6 +9,7 @@ mod memory;
 mod protobuf;
 mod redact;
 mod scalar;
+mod unfinished;
 mod wire;
 
 use serde_json::Value;

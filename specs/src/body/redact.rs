@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Subject, fields};
+use super::{Subject, fields, unfinished};
 use crate::{event::ApiBody, redact::GONE};
 
 /// Fields of Secrets, and of what else is sent and answered where Secrets are asked for, that hold no secret.
@@ -71,6 +71,7 @@ const WHOLE: [&str; 4] = ["metadata", "data", "stringData", "protobuf"];
 /// - All that is passed on to pods, services and nodes, whose meaning is theirs alone.
 /// - In custom resources, texts and numbers of fields that are called as secrets are (`token`, `password`, ...), in lists as well,
 ///   and what is `value` or `values` in them. References stay: `password: {name: a, key: b}`.
+/// - Of a JSON that is cut, an object within it whose kind is in what is missing.
 /// - What can't be read of these, as a whole; so any text in which an object calls itself a Secret.
 pub fn redact(subject: &Subject<'_>, body: &mut ApiBody) {
     let (is_secret, is_token, is_proxied) =
@@ -79,13 +80,18 @@ pub fn redact(subject: &Subject<'_>, body: &mut ApiBody) {
     if let Some(text) = &mut body.text
         && !text.is_empty()
     {
+        let is_cut = body.truncated_from.is_some();
+        let kept = unfinished::object(text).filter(|_| is_cut).unwrap_or(text.len());
         // In the part that is there, nothing may say what it is.
-        let is_riddle = subject.resource.is_empty() && body.truncated_from.is_some() && !kinds(text).any(|(_, whole)| whole);
+        let is_riddle = subject.resource.is_empty() && is_cut && !kinds(&text[..kept]).any(|(_, whole)| whole);
         // What isn't JSON, such as YAML and CBOR, can't be searched for names with certainty.
-        let is_cut_json = body.truncated_from.is_some() && text.trim_ascii_start().starts_with(['{', '[']);
+        let is_cut_json = is_cut && text.trim_ascii_start().starts_with(['{', '[']);
         let is_obscure = walk.is_custom && !is_cut_json;
         if is_secret || is_token || is_proxied || is_riddle || is_obscure || walk.holds_secret(text) {
             GONE.clone_into(text);
+        } else if kept < text.len() {
+            text.truncate(kept);
+            text.push_str(GONE);
         }
     }
     let Some(json) = &mut body.json else { return };

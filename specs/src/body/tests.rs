@@ -291,6 +291,30 @@ fn nothing_secret_is_left_of_a_secret_wherever_it_is_cut() {
 }
 
 #[test]
+fn secrets_within_others_are_left_out_where_they_are_cut_before_their_kind() {
+    let secret = json!({"apiVersion": "v1", "data": {"a": PASSWORD}, "kind": "Secret", "metadata": {"name": "a"}});
+    let work = json!({"apiVersion": "example.com/v1", "kind": "Work", "spec": {"manifests": [{"apiVersion": "v1", "kind": "Pod"}, secret]}});
+    let quoted = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": secret.to_string()}});
+    for (whole, resource) in [(&work, "works"), (&quoted, "configmaps"), (&work, ""), (&quoted, "")] {
+        let whole = whole.to_string();
+        for end in 0..whole.len() {
+            let mut body = read(&whole.as_bytes()[..end], Some(whole.len() as u64));
+            let subject = Subject { resource, ..Subject::default() };
+            redact(&subject, &mut body);
+            assert!(!holds_password(body.text.as_deref().unwrap()), "{body:?}");
+            let once = body.clone();
+            redact(&subject, &mut body);
+            assert_eq!(body, once);
+        }
+    }
+    let front = work.to_string();
+    let front = &front[..front.find("horse").unwrap()];
+    let kept = &front[..front.rfind("\"apiVersion").unwrap()];
+    let works = Subject { group: "example.com", resource: "works", subresource: "" };
+    assert_eq!(text(&works, front.as_bytes(), Some(999)), format!("{kept}redacted"));
+}
+
+#[test]
 fn patches_of_secrets_are_redacted() {
     let patch = json!({
         "data": {"a": PASSWORD, "gone": null, "$patch": "replace"}, "stringData": {"b": {"deep": [PASSWORD, 1]}}, "type": "Opaque",
