@@ -46,7 +46,8 @@ fn program(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
         let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
-        let mut build = Command::new(env!("CARGO"));
+        // A test is run by Cargo, which says where it is; a benchmark by hand.
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         build.args(["build", "--quiet", "--bins", "--profile", profile]).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
         // What Cargo has told this test of its package: build scripts would run anew for it, and so would all that stands on them.
         for (name, _) in std::env::vars_os() {
