@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # The oldest that the probes are for; one with typed pointers; the one whose verifier is the pickiest; what comes next.
 kernels=(5.10 6.1 6.12 7)
-deadline=400 # seconds for one machine: half of them are enough on a machine that has nothing else to do
+deadline=240 # seconds for one machine
 at_once=2
 target=x86_64-unknown-linux-musl
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/kubectl-knark/kernels

@@ -221,7 +221,7 @@ fn same_by_audit_log(server: &ApiServer, complete: &BTreeMap<String, &Value>) ->
 }
 
 #[test]
-fn traces_that_come_and_go_under_load_lose_nothing_in_silence() {
+fn traces_that_come_and_go_under_load_lose_nothing() {
     let server = ApiServer::start();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async { load::prepare(&load::connect(&server.url())?).await }).unwrap();
@@ -239,12 +239,8 @@ fn traces_that_come_and_go_under_load_lose_nothing_in_silence() {
     });
     let compared = compare(&server, &sessions).unwrap();
     assert!(compared.len() == 3 && compared.iter().all(|one| one.made > 100), "{compared:?}");
-    // On a machine that is busy with other things something may be lost, but then it is told, and it isn't much.
     let sums: Vec<&Value> = sessions.iter().map(|shown| &shown.summary).collect();
-    assert!(
-        compared.iter().all(|one| one.missing <= one.lost && one.lost < one.made / 4 && one.twice == 0),
-        "{compared:?} {sums:?}"
-    );
+    assert!(compared.iter().all(|one| (one.missing, one.twice, one.lost) == (0, 0, 0)), "{compared:?} {sums:?}");
     // It is the same process, and answers.
     assert_eq!(server.admin(["get", "--raw", "/livez"]), "ok");
 }

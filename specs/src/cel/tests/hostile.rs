@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use super::*;
 
 /// Without optimization, and on machines that do other things as well.
-const SOON: Duration = Duration::from_millis(if cfg!(debug_assertions) { 5_000 } else { 1_000 });
+const SOON: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1_000 } else { 200 });
 
 fn survives(text: &str) {
     let started = Instant::now();
