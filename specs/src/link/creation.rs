@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use serde_json::Value;
-
 use super::{CLOCKS, Cause, Certainty};
 use crate::{
+    body,
     event::{Api, ApiBody, ApiStage, Container, Kubernetes},
     query,
 };
@@ -79,15 +78,15 @@ impl Creation {
         if api.stage != ApiStage::Complete || has_failed || is_trial || cause.user.starts_with("system:node:") {
             return None;
         }
-        let metadata = |body: &Option<ApiBody>, field: &str| text(body.as_ref()?.json.as_ref()?.get("metadata")?.get(field)?);
+        let [sent, got] = [&api.request_body, &api.response_body].map(Option::as_ref);
         let in_path = Some(&api.name).filter(|name| !name.is_empty() && !api.truncated.iter().any(|field| field == "name"));
-        let name = in_path.cloned().or_else(|| metadata(&api.response_body, "name"));
+        let name = in_path.cloned().or_else(|| got.and_then(body::name).and_then(short));
         let latency = i64::try_from(api.latency_ns.unwrap_or(0)).unwrap_or(i64::MAX);
         Some(Self {
             cause,
             namespace: api.namespace.clone(),
-            name: name.or_else(|| metadata(&api.request_body, "name")),
-            uid: metadata(&api.response_body, "uid"),
+            name: name.or_else(|| sent.and_then(body::name).and_then(short)),
+            uid: got.and_then(body::uid).and_then(short),
             added: puts_into.then(|| added(api)),
             from: at.saturating_sub(latency),
             until: at,
@@ -197,12 +196,12 @@ fn may_own(user: &str, pod: &Kubernetes) -> bool {
 fn added(api: &Api) -> Vec<String> {
     let names = |body: &Option<ApiBody>| -> Option<Vec<String>> {
         let list = body.as_ref()?.json.as_ref()?.get("spec")?.get("ephemeralContainers")?.as_array()?;
-        Some(list.iter().take(CONTAINERS).filter_map(|container| text(container.get("name")?)).collect())
+        Some(list.iter().take(CONTAINERS).filter_map(|container| short(container.get("name")?.as_str()?)).collect())
     };
     let sent = if api.verb == "patch" { names(&api.request_body) } else { None };
     sent.or_else(|| names(&api.response_body)).or_else(|| names(&api.request_body)).unwrap_or_default()
 }
 
-fn text(value: &Value) -> Option<String> {
-    value.as_str().filter(|text| !text.is_empty() && text.len() <= NAME).map(str::to_owned)
+fn short(text: &str) -> Option<String> {
+    (1..=NAME).contains(&text.len()).then(|| text.to_owned())
 }
