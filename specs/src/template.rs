@@ -7,12 +7,15 @@ use crate::{
         field::{Field, Object},
         schema::{self, Type, nearest},
     },
-    event::Event,
+    event::{Api, Event, What},
     problem::{Level, Problem},
 };
 
 /// How long a message may become, in bytes; what goes beyond is cut off.
 pub const MAX_MESSAGE: usize = 4096;
+
+/// A number of nanoseconds, which nobody can read.
+const LATENCY: &str = "api.latency_ns";
 
 /// A message, ready to be filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,24 +54,36 @@ impl Template {
         (usable.then_some(Self { pieces }), problems)
     }
 
-    /// The message for an event. A field that it hasn't got is `-`; a list's items stand side by side. Control characters
-    /// stay: whoever shows the message escapes them.
+    /// The message for an event. A field that it hasn't got is `-`; a list's items stand side by side; a latency has its units. A
+    /// slash after an empty field is left out, as of what has no namespace. Control characters stay: whoever shows the message
+    /// escapes them.
     pub fn render(&self, event: &Event) -> String {
         let mut message = String::new();
+        let mut after_empty = false;
         for piece in &self.pieces {
+            let before = message.len();
             match piece {
-                Piece::Text(text) => add(&mut message, text),
+                Piece::Text(text) => add(&mut message, text.strip_prefix('/').filter(|_| after_empty).unwrap_or(text)),
+                Piece::Field(path) if path == LATENCY => {
+                    add(&mut message, latency(event).as_deref().unwrap_or("-"));
+                }
                 Piece::Field(path) => match Object::Event(event).find(path) {
                     Some(field) => add_field(&mut message, field),
                     None => add(&mut message, "-"),
                 },
             }
+            after_empty = matches!(piece, Piece::Field(_)) && message.len() == before;
             if message.len() >= MAX_MESSAGE {
                 break;
             }
         }
         message
     }
+}
+
+fn latency(event: &Event) -> Option<String> {
+    let What::Api { api } = &event.what else { return None };
+    Api::latency(api)
 }
 
 /// Appends as much as there is room for.

@@ -58,10 +58,19 @@ pub async fn prepare(client: &Client) -> Result<()> {
 
 /// How long each of so many GETs of a small object took, one after the other on one connection.
 pub async fn small_gets(client: &Client, count: usize) -> Result<Vec<Duration>> {
+    timed(client, count, Method::GET, &maps("/small"), "").await
+}
+
+/// How long each of so many dry runs took that would make an object of 4 KiB: all of such a request but for its storing.
+pub async fn dry_creates(client: &Client, count: usize) -> Result<Vec<Duration>> {
+    timed(client, count, Method::POST, &maps("?dryRun=All"), &config_map("dry", LISTED_BYTES)).await
+}
+
+async fn timed(client: &Client, count: usize, method: Method, uri: &str, body: &str) -> Result<Vec<Duration>> {
     let mut took = Vec::with_capacity(count);
     for _ in 0..count {
         let begun = Instant::now();
-        ask(client, Method::GET, &maps("/small"), String::new()).await?;
+        ask(client, method.clone(), uri, body.to_owned()).await?;
         took.push(begun.elapsed());
     }
     Ok(took)

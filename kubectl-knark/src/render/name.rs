@@ -1,12 +1,17 @@
-//! `-o name`: each object once, in the order of appearance, as kubectl names it: `pod/web`. A process outside of any pod
-//! stands for its node, `node/worker-1`; in local mode for itself, `process/4711`.
+//! `-o name`: each object once, in the order of appearance, as kubectl takes it: `pod/web`. A process outside of any pod
+//! stands for its node, `node/worker-1`; in local mode for itself, `process/4711`. A request stands for the object that it names,
+//! `deployments.apps/web`.
 
 use std::{
     collections::HashSet,
+    hash::BuildHasher as _,
     io::{self, Write as _},
 };
 
-use knark_specs::{alert::Match, event::Event};
+use knark_specs::{
+    alert::Match,
+    event::{Api, Event, What},
+};
 
 use super::{Scene, escape::cell};
 
@@ -17,6 +22,8 @@ pub struct Name {
     pods: HashSet<String>,
     nodes: HashSet<String>,
     processes: HashSet<(u32, u64)>,
+    /// Hashes of their groups, resources, namespaces and names, of which clients choose as many and as long ones as they like.
+    objects: HashSet<u64>,
 }
 
 impl super::Render for Name {
@@ -25,7 +32,9 @@ impl super::Render for Name {
     }
 
     fn event(&mut self, event: &Event, _matches: &[Match], out: &mut Vec<u8>) -> io::Result<()> {
-        if let Some(pod) = &event.kubernetes {
+        if let What::Api { api } = &event.what {
+            self.object(api, out)?;
+        } else if let Some(pod) = &event.kubernetes {
             if is_new(&mut self.pods, &pod.pod_uid) {
                 writeln!(out, "pod/{}", cell(&pod.pod))?;
             }
@@ -41,6 +50,47 @@ impl super::Render for Name {
     }
 }
 
+impl Name {
+    fn object(&mut self, api: &Api, out: &mut Vec<u8>) -> io::Result<()> {
+        let Api { group, resource, namespace, name, .. } = api;
+        if resource.is_empty() || name.is_empty() {
+            return Ok(());
+        }
+        if self.objects.insert(self.objects.hasher().hash_one([group, resource, namespace, name])) {
+            let dot = if group.is_empty() { "" } else { "." };
+            writeln!(out, "{}{dot}{}/{}", cell(resource), cell(group), cell(name))?;
+        }
+        Ok(())
+    }
+}
+
 fn is_new(known: &mut HashSet<String>, name: &str) -> bool {
     !known.contains(name) && known.insert(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{pipeline::tests::event, render::Render as _};
+
+    #[test]
+    fn requests_name_their_objects() {
+        let mut names = Name::default();
+        let mut out = Vec::new();
+        for [group, resource, namespace, name] in [
+            ["apps", "deployments", "prod", "web"],
+            ["", "secrets", "prod", "web"],
+            ["", "secrets", "prod", "web"],
+            ["", "secrets", "dev", "web"],
+            ["", "secrets", "prod", ""],
+            ["", "", "", ""],
+            ["", "nodes", "", "a\u{1b}[2J"],
+        ] {
+            let [group, resource, namespace, name] = [group, resource, namespace, name].map(str::to_owned);
+            let api = Box::new(Api { group, resource, namespace, name, ..Api::default() });
+            names.event(&Event { what: What::Api { api }, ..event(1) }, &[], &mut out).unwrap();
+        }
+        let out = String::from_utf8(out).unwrap();
+        assert_eq!(out, "deployments.apps/web\nsecrets/web\nsecrets/web\nnodes/a\\x1b[2J\n");
+    }
 }

@@ -187,13 +187,10 @@ fn of_api(api: &Api, full: bool) -> Detail<'_> {
         subject = format!("{subject}: {}", words.join(" "));
     }
     let code = api.code.map(|code| format!(" {code}")).unwrap_or_default();
-    let tail = match (api.stage, api.latency_ns) {
+    let tail = match (api.stage, api.latency().filter(|_| full)) {
         (ApiStage::Started, _) => format!("{code} started"),
-        (ApiStage::Complete, Some(ns)) if full => {
-            let micros = std::time::Duration::from_micros(if ns < 1_000_000_000 { ns / 1000 } else { ns / 1_000_000 * 1000 });
-            format!("{code} after {}", humantime::format_duration(micros))
-        }
-        (ApiStage::Complete, _) => code,
+        (ApiStage::Complete, Some(latency)) => format!("{code} after {latency}"),
+        (ApiStage::Complete, None) => code,
     };
     let marks = (!api.truncated.is_empty()).then_some("cut".into()).into_iter().collect();
     Detail { subjects: vec![Cow::Owned(subject)], is_command: true, tail, marks, ..Detail::default() }

@@ -1,6 +1,6 @@
 //! Requests to the Kubernetes API, whether probes in the API server or its audit log tell of them.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -113,6 +113,13 @@ pub struct ApiBody {
 }
 
 impl Api {
+    /// [`latency_ns`](Self::latency_ns) as people read it, to the microsecond or, of seconds and more, the millisecond: `1ms 954us`.
+    pub fn latency(&self) -> Option<String> {
+        let ns = self.latency_ns?;
+        let shown = Duration::from_micros(if ns < 1_000_000_000 { ns / 1000 } else { ns / 1_000_000 * 1000 });
+        Some(humantime::format_duration(shown).to_string())
+    }
+
     /// About how much memory it takes, in bytes.
     pub fn bytes(&self) -> usize {
         let texts = [

@@ -26,6 +26,22 @@ fn fields_are_filled_in() {
 }
 
 #[test]
+fn requests_are_told_in_words() {
+    let text = "{{api.verb}} {{api.resource}} {{api.namespace}}/{{api.name}} after {{api.latency_ns}}/{{file.path}}";
+    let mut event = exec();
+    let mut api = Api { verb: "list".to_owned(), resource: "pods".to_owned(), namespace: "prod".to_owned(), ..Api::default() };
+    event.what = What::Api { api: Box::new(api.clone()) };
+    assert_eq!(render(text, &event), "list pods prod/ after -/-");
+    api = Api { verb: "get".to_owned(), resource: "nodes".to_owned(), name: "a/b".to_owned(), ..Api::default() };
+    for (ns, want) in [(1_954_321, "1ms 954us"), (61_234_567_890, "1m 1s 234ms"), (0, "0s")] {
+        api.latency_ns = Some(ns);
+        event.what = What::Api { api: Box::new(api.clone()) };
+        assert_eq!(render(text, &event), format!("get nodes a/b after {want}/-"));
+    }
+    assert_eq!(render("{{api.latency_ns}}", &exec()), "-");
+}
+
+#[test]
 fn wrong_fields_are_named_where_they_are() {
     let expect = |text, at: &str, message: &str, said: &str| {
         assert_eq!(problem(text), (at.to_owned(), message.to_owned(), said.to_owned()));

@@ -22,6 +22,7 @@ use crate::{await_detached, cpu_seconds, median};
 const ROUNDS: usize = 15;
 /// Of one run.
 const GETS: usize = 2_000;
+const CREATES: usize = 1_000;
 const CONNECTIONS: usize = 4;
 const FULL_LOAD: usize = 1_500;
 /// Each trace of a soak shows so many.
@@ -31,6 +32,8 @@ const SESSION: usize = 10_000;
 struct Run {
     /// Of a GET over one connection: the median, in us.
     latency: f64,
+    /// The same of a dry run that would make an object of 4 KiB.
+    create: f64,
     /// What the API server used of a CPU for a GET at full load, in us.
     cpu: f64,
     /// GETs a second at full load.
@@ -69,6 +72,7 @@ pub fn cost(flags: &[&str]) -> Result<()> {
     println!("| median of {ROUNDS} paired runs; {lost} requests lost | alone | traced | added | ratio |");
     println!("|---|---|---|---|---|");
     row("us per small GET, one connection", &rounds, |run| run.latency);
+    row("us per object of 4 KiB that would be made (dry run), one connection", &rounds, |run| run.create);
     row(&format!("us of the API server's CPU per small GET, {CONNECTIONS} connections"), &rounds, |run| run.cpu);
     row(&format!("small GETs a second, {CONNECTIONS} connections"), &rounds, |run| run.rate);
     Ok(())
@@ -85,8 +89,9 @@ fn row(figure: &str, rounds: &[(Run, Run)], of: impl Fn(Run) -> f64) {
 }
 
 fn run(server: &ApiServer, runtime: &Runtime) -> Result<Run> {
-    let took = runtime.block_on(async { load::small_gets(&connect(&server.url())?, GETS).await })?;
-    let latency = median(took.iter().map(|took| took.as_secs_f64() * 1e6).collect());
+    let us = |took: Vec<Duration>| median(took.iter().map(|took| took.as_secs_f64() * 1e6).collect());
+    let latency = us(runtime.block_on(async { load::small_gets(&connect(&server.url())?, GETS).await })?);
+    let create = us(runtime.block_on(async { load::dry_creates(&connect(&server.url())?, CREATES).await })?);
     let (before, begun) = (cpu_seconds(server.pid())?, Instant::now());
     runtime.block_on(async {
         let mut tasks = Vec::new();
@@ -101,7 +106,7 @@ fn run(server: &ApiServer, runtime: &Runtime) -> Result<Run> {
     })?;
     let made = (CONNECTIONS * FULL_LOAD) as f64;
     let cpu = (cpu_seconds(server.pid())? - before) * 1e6 / made;
-    Ok(Run { latency, cpu, rate: made / begun.elapsed().as_secs_f64() })
+    Ok(Run { latency, create, cpu, rate: made / begun.elapsed().as_secs_f64() })
 }
 
 async fn until_shown(server: &ApiServer, session: &Session) -> Result<()> {
