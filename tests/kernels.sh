@@ -1,17 +1,16 @@
 #!/usr/bin/env bash
 # The tests of the probes on other kernels than this machine's, in emulated machines: kernels.sh [get] [KERNEL...]
 #   get      only downloads the kernels that aren't in the cache
-#   KERNEL   the release of a Debian cloud kernel, or how it begins, such as 6.12; without any, one of each below
+#   KERNEL   the release of a Debian cloud kernel, or how it begins, such as 6.12, or arm64/6.12; without any, one of each below
 # A kernel once downloaded is used from then on: to have a newer one, name its release, or empty the cache.
 # Needs no root and no KVM. Everything that is run is static or brings its libraries: there is no disk and no network.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # The oldest that the probes are for; one with typed pointers; the one whose verifier is the pickiest; what comes next.
-kernels=(5.10 6.1 6.12 7)
-deadline=240 # seconds for one machine
+kernels=(5.10 6.1 6.12 7 arm64/6.12)
+declare -A deadlines=([amd64]=240 [arm64]=480) # seconds for one machine
 at_once=2
-target=x86_64-unknown-linux-musl
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/kubectl-knark/kernels
 work=$(mktemp -d)
 declare -A machines=() # what runs: process id -> RELEASE NAME
@@ -29,6 +28,7 @@ main() {
     [[ $(newest "$kernel" < <(cached)) ]] || download "$kernel"
     releases+=("$(newest "$kernel" < <(cached))")
   done
+  [[ ${releases[*]} != *-arm64* || -d $cache/programs-arm64 ]] || download_programs arm64
   exec 9>&-
   [[ $get_only ]] || run "${releases[@]}"
 }
@@ -47,24 +47,34 @@ cached() { find "$cache" -mindepth 2 -maxdepth 2 -name vmlinuz -printf '%h\n' | 
 
 # newest KERNEL: of the releases that are read, the newest one that begins so; 6.1 is no beginning of 6.12.
 newest() {
-  awk -v want="$1" 'index($0, want) == 1 && substr($0, length(want) + 1, 1) ~ /^[.+-]?$/' | sort --version-sort | tail -n 1
+  awk -v want="${1#*/}" 'index($0, want) == 1 && substr($0, length(want) + 1, 1) ~ /^[.+-]?$/' |
+    grep -- "-$(architecture "$1")\$" | sort --version-sort | tail -n 1
+}
+
+# architecture KERNEL|RELEASE: as Debian calls it.
+architecture() {
+  case $1 in
+    arm64/* | *-arm64) echo arm64 ;;
+    *) echo amd64 ;;
+  esac
 }
 
 # download KERNEL: what is needed of it goes to the cache, in a folder with the name that `uname -r` gives.
 download() {
   [[ -f $work/apt.conf ]] || lists
   local -x APT_CONFIG=$work/apt.conf
-  local release folder=$cache/new package
-  release=$(apt-cache pkgnames linux-image- | sed -n 's/^linux-image-\([0-9]*\.[0-9]*\.[0-9].*-cloud-amd64\)$/\1/p' | newest "$1")
+  local release folder=$cache/new package architecture
+  architecture=$(architecture "$1")
+  release=$(apt-cache pkgnames linux-image- | sed -n 's/^linux-image-\([0-9]*\.[0-9]*\.[0-9].*-cloud-[a-z0-9]*\)$/\1/p' | newest "$1")
   [[ $release ]] || { cat "$work/lists.log" >&2 && fail "Debian offers no cloud kernel whose release begins with $1"; }
   echo "kernels: downloading $release" >&2
   rm -rf "$folder" && mkdir -p "$folder"/{packages,kept}
   (
     cd "$folder/packages"
-    apt-get download --quiet=2 "linux-image-$release"
+    apt-get download --quiet=2 "linux-image-$release:$architecture"
     # From 7 on, that package is empty and depends on those that have it all.
     for package in $(dpkg-deb --field ./*.deb Depends | grep -oE 'linux-(binary|modules)-[^ ,]+' || true); do
-      apt-get download --quiet=2 "$package"
+      apt-get download --quiet=2 "$package:$architecture"
     done
     for package in *.deb; do dpkg-deb --extract "$package" .; done
   ) > /dev/null
@@ -77,6 +87,29 @@ download() {
   rm -rf "$folder"
 }
 
+# download_programs ARCHITECTURE: those that the file system of the machines has, for another architecture than this machine's.
+download_programs() {
+  [[ -f $work/apt.conf ]] || lists
+  local -x APT_CONFIG=$work/apt.conf
+  local folder=$cache/new package
+  echo "kernels: downloading programs for $1" >&2
+  rm -rf "$folder" && mkdir -p "$folder"/{packages,kept/bin,kept/lib}
+  (
+    cd "$folder/packages"
+    for package in busybox-static dash libc6; do apt-get download --quiet=2 "$package:$1"; done
+    for package in *.deb; do dpkg-deb --extract "$package" .; done
+    # bin and lib of these packages are in /usr from Debian 13 on.
+    cp -L {.,usr}/bin/{busybox,dash} ../kept/bin/ 2> /dev/null || true
+    cp -RL {.,usr}/lib/ld-linux-* ../kept/lib/ 2> /dev/null || true
+    for package in {.,usr}/lib/*-linux-gnu; do
+      [[ ! -f $package/libc.so.6 ]] || install -D "$package/libc.so.6" "../kept/lib/${package##*/}/libc.so.6"
+    done
+  ) > /dev/null
+  [[ -f $folder/kept/bin/busybox && -f $folder/kept/bin/dash ]] || fail "there are no busybox and dash in the packages for $1"
+  mv "$folder/kept" "$cache/programs-$1"
+  rm -rf "$folder"
+}
+
 # Reads what Debian offers, beside the machine's own lists and settings, which stay as they are. 5.10, 6.1 and 6.12 are the
 # kernels of Debian 11, 12 and 13, and are updated in the security archive; backports has what comes next.
 lists() {
@@ -86,6 +119,7 @@ lists() {
   {
     for suite in bullseye bookworm trixie; do echo "deb [signed-by=$keys] $security $suite-security main"; done
     echo "deb [signed-by=$keys] $main trixie-backports main"
+    echo "deb [arch=arm64 signed-by=$keys] $main trixie main"
   } > "$work/sources.list"
   mkdir -p "$work"/lists/partial
   cat > "$work/apt.conf" << END
@@ -93,7 +127,7 @@ Dir::Etc::SourceList "$work/sources.list";
 Dir::Etc::SourceParts "-";
 Dir::State::Lists "$work/lists";
 Dir::Cache "$work";
-APT::Architectures { "amd64"; };
+APT::Architectures { "amd64"; "arm64"; };
 APT::Sandbox::User "root";
 Acquire::Languages "none";
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
@@ -113,8 +147,8 @@ mirror() {
 }
 
 run() {
-  local release failed=0
-  pack
+  local release architecture failed=0
+  for architecture in $(for release; do architecture "$release"; done | sort -u); do pack "$architecture"; done
   for release; do
     start "$release" probes "" /probes --show-output
     start "$release" lockdown lockdown=confidentiality /knark-tracer doctor
@@ -123,13 +157,18 @@ run() {
   ((failed == 0)) || fail "$failed of $((2 * $#)) runs failed"
 }
 
-# The file system of all machines, with all their modules.
+# pack ARCHITECTURE: the file system of all its machines, with all their modules.
 pack() {
-  local root=$work/root release built
-  built=$(cargo test --quiet --no-run --test probes --target "$target" --message-format json-render-diagnostics)
+  local root=$work/root-$1 release built cargo=cargo packages=() target=x86_64-unknown-linux-musl
+  if [[ $1 == arm64 ]]; then
+    # Nothing else is built for it.
+    cargo=cargo-zigbuild packages=(-p knark-tracer) target=aarch64-unknown-linux-musl
+  fi
+  built=$("$cargo" test --quiet --no-run "${packages[@]}" --test probes --target "$target" --message-format json-render-diagnostics)
   # shellcheck source=/dev/null
   source tests/cluster/build.sh
   root_filesystem "$root"
+  [[ $1 == amd64 ]] || cp -R "$cache/programs-$1/." "$root/"
   mkdir -p "$root"/{dev,proc,sys,modules}
   cp "$(executable probes-)" "$root/probes"
   cp "$(executable knark-tracer)" "$root/knark-tracer"
@@ -147,13 +186,19 @@ mount -t cgroup2 cgroup /sys/fs/cgroup
 mount -t tmpfs tmp /tmp
 module=/modules/$(uname -r).ko
 [ ! -f "$module" ] || insmod "$module"
-exec > /dev/ttyS1 2>&1 < /dev/null
-stty -F /dev/ttyS1 raw
+line=/dev/ttyS1
+if [ "$(uname -m)" = aarch64 ]; then
+  # There is one line, for the kernel as well: it says nothing more, unless it ends.
+  line=/dev/ttyAMA0
+  dmesg -n 1
+fi
+exec > "$line" 2>&1 < /dev/null
+stty -F "$line" raw
 "$@"
 echo "ended with $?"
 poweroff -f
 END
-  (cd "$root" && find . | busybox cpio -o -H newc 2> /dev/null) > "$work/initramfs"
+  (cd "$root" && find . | busybox cpio -o -H newc 2> /dev/null) > "$work/initramfs-$1"
 }
 
 # executable NAME: the one that Cargo says it has built, by how its name begins.
@@ -161,20 +206,23 @@ executable() { sed -n "s|.*\"executable\":\"\([^\"]*/$1[^/\"]*\)\".*|\1|p" <<< "
 
 # start RELEASE NAME PARAMETERS COMMAND...: boots it, and runs the command in place of a system.
 start() {
-  local release=$1 name=$2 parameters=$3 log=$work/$1.$2
+  local release=$1 name=$2 parameters=$3 log=$work/$1.$2 architecture console=ttyS0 emulator
   shift 3
+  architecture=$(architecture "$release")
   ((${#machines[@]} < at_once)) || finish
+  case $architecture in
+    # With cmpxchg16b, qemu 7.2 damages flags, and 6.12 dies now and then. Five levels of page tables are slow.
+    amd64) emulator=(qemu-system-x86_64 -cpu "max,la57=off,cx16=off" -serial "file:$log.kernel" -serial "file:$log") ;;
+    arm64) emulator=(qemu-system-aarch64 -machine virt -cpu cortex-a72 -serial "file:$log") && console=ttyAMA0 ;;
+  esac
   local arguments=(
     -accel "tcg,thread=multi,tb-size=256"
-    # With cmpxchg16b, qemu 7.2 damages flags, and 6.12 dies now and then. Five levels of page tables are slow.
-    -cpu "max,la57=off,cx16=off"
     -smp 2 -m 1G -nodefaults -no-user-config -display none -no-reboot
-    -kernel "$cache/$release/vmlinuz" -initrd "$work/initramfs"
+    -kernel "$cache/$release/vmlinuz" -initrd "$work/initramfs-$architecture"
     # What is emulated is slow: fewer events make the same point.
-    -append "console=ttyS0 panic=-1 mitigations=off rdinit=/init KNARK_TEST_OPENS=40000 $parameters -- $*"
-    -serial "file:$log.kernel" -serial "file:$log"
+    -append "console=$console panic=-1 mitigations=off rdinit=/init KNARK_TEST_OPENS=40000 $parameters -- $*"
   )
-  timeout --kill-after 2 "$deadline" qemu-system-x86_64 "${arguments[@]}" > "$log.qemu" 2>&1 < /dev/null &
+  timeout --kill-after 2 "${deadlines[$architecture]}" "${emulator[@]}" "${arguments[@]}" > "$log.qemu" 2>&1 < /dev/null &
   machines[$!]="$release $name $SECONDS"
 }
 
@@ -190,10 +238,11 @@ finish() {
     return
   fi
   failed=$((failed + 1))
-  ((status != 124)) || verdict="no verdict within $deadline s"
+  ((status != 124)) || verdict="no verdict within ${deadlines[$(architecture "$release")]} s"
   echo "$release: $name: failed: ${verdict:-no verdict} (qemu ended with $status after $((SECONDS - began)) s)"
   sed 's/^/  /' "$work/$release.$name.qemu" "$work/$release.$name"
-  grep -q '^ended with ' "$work/$release.$name" || tail -n 20 "$work/$release.$name.kernel" | sed 's/^/  /'
+  [[ ! -f $work/$release.$name.kernel ]] || grep -q '^ended with ' "$work/$release.$name" ||
+    tail -n 20 "$work/$release.$name.kernel" | sed 's/^/  /'
 }
 
 # probes FILE: all tests have passed, and there were some.

@@ -54,7 +54,8 @@ tracer() {
 }
 
 kernels() {
-  debian qemu-system-x86_64:qemu-system-x86 busybox:busybox-static xz:xz-utils
+  cross # one of them is arm64's
+  debian qemu-system-x86_64:qemu-system-x86 qemu-system-aarch64:qemu-system-arm busybox:busybox-static xz:xz-utils
   tests/kernels.sh get
 }
 
