@@ -152,9 +152,11 @@ run() {
   for release; do
     start "$release" probes "" /probes --show-output
     start "$release" lockdown lockdown=confidentiality /knark-tracer doctor
+    # Whatever else is tested is the same there.
+    start "$release" cgroups-v1 cgroups=v1 /probes --show-output scopes::
   done
   while ((${#machines[@]})); do finish; done
-  ((failed == 0)) || fail "$failed of $((2 * $#)) runs failed"
+  ((failed == 0)) || fail "$failed of $((3 * $#)) runs failed"
 }
 
 # pack ARCHITECTURE: the file system of all its machines, with all their modules.
@@ -182,7 +184,15 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t securityfs security /sys/kernel/security
 mount -t tracefs tracing /sys/kernel/tracing
-mount -t cgroup2 cgroup /sys/fs/cgroup
+if [ "${cgroups-}" = v1 ]; then
+  mount -t tmpfs cgroups /sys/fs/cgroup
+  for controller in memory pids; do
+    mkdir "/sys/fs/cgroup/$controller"
+    mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller"
+  done
+else
+  mount -t cgroup2 cgroup /sys/fs/cgroup
+fi
 mount -t tmpfs tmp /tmp
 module=/modules/$(uname -r).ko
 [ ! -f "$module" ] || insmod "$module"
@@ -250,6 +260,9 @@ probes() {
   verdict=$(sed -n 's/^test result: .*\. \([0-9]* passed\); \([0-9]* failed\); \([0-9]* ignored\);.*/\1, \2, \3/p' "$1")
   [[ $verdict == [1-9]*" passed, 0 failed, "* ]] && grep -qx 'ended with 0' "$1"
 }
+
+# cgroups-v1 FILE
+cgroups-v1() { probes "$1"; }
 
 # lockdown FILE: where no program may read the kernel's memory, the tracer says that this is why, and nothing beside it.
 lockdown() {
