@@ -1,7 +1,7 @@
 //! Several nodes' events in one order, by time, as far as waiting a bounded while can tell it.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -17,6 +17,11 @@ const CAPACITY: usize = 64 << 20;
 #[derive(Debug)]
 pub struct Merge {
     queues: Vec<Queue>,
+    /// The first event of each queue that has any: its time, and the queue's number. However many nodes there are, the next event is
+    /// found at once.
+    heads: BTreeSet<(i64, usize)>,
+    /// The watermarks of the queues that older events may still come to than those which are there.
+    awaited: BTreeSet<(i64, usize)>,
     /// How much memory the waiting events take. A process counts with each of its events, so the truth is less.
     bytes: usize,
     delay: Option<Duration>,
@@ -41,11 +46,23 @@ struct Queue {
     unordered: bool,
 }
 
+impl Queue {
+    /// Whether what waits in other queues may have to wait for this one.
+    fn is_awaited(&self) -> bool {
+        self.live && (self.unordered || self.events.is_empty())
+    }
+
+    fn head_ns(&self) -> Option<i64> {
+        self.events.front().map(|first| first.time_ns)
+    }
+}
+
 impl Merge {
     /// No nodes yet. A recording has no present, so events need not wait in time: with `live` unset, only what was recorded
     /// decides.
     pub fn new(live: bool) -> Self {
-        Self { queues: Vec::new(), bytes: 0, delay: live.then_some(DELAY) }
+        let (queues, heads, awaited) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+        Self { queues, heads, awaited, bytes: 0, delay: live.then_some(DELAY) }
     }
 
     /// From now on this node's events matter to the order of others'.
@@ -53,62 +70,73 @@ impl Merge {
         if self.queues.len() <= node {
             self.queues.resize_with(node + 1, Queue::default);
         }
-        self.queues[node].live = true;
+        self.change(node, |queue| queue.live = true);
     }
 
     /// This node tells of some events later than of others: of requests that have begun, once it is clear that they will take
     /// long.
     pub fn sort(&mut self, node: usize) {
         self.begin(node);
-        self.queues[node].unordered = true;
+        self.change(node, |queue| queue.unordered = true);
     }
 
     /// This node has no more to say.
     pub fn end(&mut self, node: usize) {
-        if let Some(queue) = self.queues.get_mut(node) {
-            queue.live = false;
-        }
+        self.change(node, |queue| queue.live = false);
     }
 
     /// All of this node's events up to then have been pushed.
     pub fn advance(&mut self, node: usize, watermark_ns: i64) {
-        if let Some(queue) = self.queues.get_mut(node) {
-            queue.watermark_ns = queue.watermark_ns.max(watermark_ns);
-        }
+        self.change(node, |queue| queue.watermark_ns = queue.watermark_ns.max(watermark_ns));
     }
 
     /// Adds a node's next event, which arrived at `now`.
     pub fn push(&mut self, node: usize, time_ns: i64, event: Event, now: Instant) {
-        self.begin(node);
+        if self.queues.get(node).is_none_or(|queue| !queue.live) {
+            self.begin(node);
+        }
         self.bytes += event.bytes();
+        let waiting = Waiting { time_ns, since: now, event };
         let queue = &mut self.queues[node];
-        let at = match queue.events.back() {
-            Some(last) if queue.unordered && last.time_ns > time_ns => {
-                queue.events.partition_point(|waiting| waiting.time_ns <= time_ns)
-            }
-            _ => queue.events.len(),
-        };
-        queue.events.insert(at, Waiting { time_ns, since: now, event });
+        match queue.events.back() {
+            None => self.change(node, |queue| queue.events.push_back(waiting)),
+            Some(last) if queue.unordered && last.time_ns > time_ns => self.change(node, |queue| {
+                let at = queue.events.partition_point(|waiting| waiting.time_ns <= time_ns);
+                queue.events.insert(at, waiting);
+            }),
+            Some(_) => queue.events.push_back(waiting),
+        }
     }
 
     /// The next event whose turn has come, and its node.
     pub fn pop(&mut self, now: Instant) -> Option<(usize, Event)> {
-        let heads = self.queues.iter().enumerate().filter_map(|(node, queue)| Some((queue.events.front()?, node)));
-        let (first, node) = heads.min_by_key(|(head, node)| (head.time_ns, *node))?;
-        let overdue = self.bytes > CAPACITY || self.delay.is_some_and(|delay| now.duration_since(first.since) >= delay);
-        let time_ns = first.time_ns;
-        let is_first = || {
-            let awaited = self.queues.iter().enumerate().filter(|(other, queue)| {
-                queue.live && if *other == node { queue.unordered } else { queue.unordered || queue.events.is_empty() }
-            });
-            awaited.into_iter().all(|(_, queue)| queue.watermark_ns >= time_ns)
-        };
-        if !overdue && !is_first() {
+        let (time_ns, node) = *self.heads.first()?;
+        let since = self.queues[node].events.front()?.since;
+        let overdue = self.bytes > CAPACITY || self.delay.is_some_and(|delay| now.duration_since(since) >= delay);
+        let is_first = self.awaited.first().is_none_or(|(watermark_ns, _)| *watermark_ns >= time_ns);
+        if !overdue && !is_first {
             return None;
         }
-        let Waiting { event, .. } = self.queues[node].events.pop_front()?;
+        let mut first = None;
+        self.change(node, |queue| first = queue.events.pop_front());
+        let Waiting { event, .. } = first?;
         self.bytes -= event.bytes();
         Some((node, event))
+    }
+
+    /// Changes a queue that is there, and what is known of all of them.
+    fn change(&mut self, node: usize, change: impl FnOnce(&mut Queue)) {
+        let Some(queue) = self.queues.get_mut(node) else { return };
+        let known = |queue: &Queue| (queue.head_ns(), queue.is_awaited().then_some(queue.watermark_ns));
+        let before = known(queue);
+        change(queue);
+        let after = known(queue);
+        for (set, before, after) in [(&mut self.heads, before.0, after.0), (&mut self.awaited, before.1, after.1)] {
+            if before != after {
+                before.map(|ns| set.remove(&(ns, node)));
+                after.map(|ns| set.insert((ns, node)));
+            }
+        }
     }
 }
 
@@ -175,6 +203,53 @@ mod tests {
         push(&mut merge, 0, 10, now);
         assert_eq!(popped(&mut merge, now + DELAY / 2), [] as [u64; 0]);
         assert_eq!(popped(&mut merge, now + DELAY), [10]);
+    }
+
+    #[test]
+    fn many_nodes_are_one_order() {
+        let (mut merge, now) = (Merge::new(false), Instant::now());
+        let nodes = 100;
+        (0..nodes).for_each(|node| merge.begin(node));
+        let mut seen = Vec::new();
+        for round in 0..50 {
+            for node in 0..nodes {
+                // Whoever is asked has something for this round, by turns, at a time of its own.
+                if (node + round) % 3 > 0 {
+                    let time = round * 1_000 + node * 37 % 1_000;
+                    push(&mut merge, node, time as u64, now);
+                }
+                merge.advance(node, (round as i64 + 1) * 1_000 - 1);
+            }
+            let popped = popped(&mut merge, now);
+            assert!(popped.iter().all(|time| time / 1_000 <= round as u64), "{round}: {popped:?}");
+            seen.extend(popped);
+        }
+        (0..nodes).for_each(|node| merge.end(node));
+        seen.extend(popped(&mut merge, now));
+        let pushed = (0..50).flat_map(|round| (0..nodes).filter(move |node| (node + round) % 3 > 0)).count();
+        assert!(seen.len() == pushed && seen.is_sorted(), "{} of {pushed}", seen.len());
+        assert!(merge.heads.is_empty() && merge.awaited.is_empty() && merge.bytes == 0);
+    }
+
+    #[test]
+    #[ignore = "prints how long merging takes; run it with --release --nocapture"]
+    fn how_long_it_takes() {
+        let template = event(0);
+        for nodes in [1, 10, 100, 1_000] {
+            let (mut merge, now) = (Merge::new(true), Instant::now());
+            (0..nodes).for_each(|node| merge.begin(node));
+            let (mut popped, each, begun) = (0, 1_000_000 / nodes, Instant::now());
+            for round in 0..each {
+                for node in 0..nodes {
+                    let time = i64::try_from(round * 1_000_000 + node * 7_919 % 1_000_000).unwrap();
+                    merge.push(node, time, template.clone(), now);
+                    merge.advance(node, time);
+                }
+                popped += std::iter::from_fn(|| merge.pop(now)).count();
+            }
+            let took = begun.elapsed();
+            println!("{nodes} nodes: {popped} events merged, {} ns each", took.as_nanos() / (each * nodes) as u128);
+        }
     }
 
     #[test]
