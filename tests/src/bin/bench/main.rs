@@ -2,7 +2,7 @@
 //!
 //! `bench` as root, with release builds of kubectl-knark and knark-tracer beside it; bpftrace, taskset and a mounted debugfs
 //! are needed. `bench cluster` measures the way through the test cluster instead,
-//! `bench rules` the matching of policies, `bench api [FLAG...]` what an API server pays for a trace with these flags, and
+//! `bench rules` the matching of policies, `bench nodes` the order of many nodes' events, `bench api [FLAG...]` what an API server pays for a trace with these flags, and
 //! `bench soak [REQUESTS]` whether it takes harm.
 //! The load runs on the first CPU, the tracers on the second. Each figure is the median of paired runs: without a tracer,
 //! with knark, with bpftrace, and again.
@@ -10,6 +10,7 @@
 
 mod api;
 mod cluster;
+mod nodes;
 mod rules;
 
 use std::{
@@ -36,11 +37,12 @@ fn main() -> Result<()> {
         [] => everything(),
         ["cluster"] => cluster::readiness(),
         ["rules"] => rules::growth(),
+        ["nodes"] => nodes::growth(),
         ["api", flags @ ..] => api::cost(flags),
         ["soak"] => api::soak(200_000),
         ["soak", requests] => api::soak(requests.parse()?),
         ["load", kind, count, path] => load(kind, count.parse()?, path),
-        _ => bail!("usage: bench [cluster|rules|api [FLAG...]|soak [REQUESTS]]"),
+        _ => bail!("usage: bench [cluster|rules|nodes|api [FLAG...]|soak [REQUESTS]]"),
     }
 }
 
