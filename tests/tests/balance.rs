@@ -3,6 +3,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
@@ -10,6 +11,7 @@ use std::{
 };
 
 use knark_tests::program::{plugin, seen, tracer};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// A trace of what the load does, with its probes attached. What it prints is read all the time: a reader that waits would
@@ -57,8 +59,7 @@ impl Trace {
 
     /// Ends it as Ctrl-C does; the events since the start and the sums, which must agree with each other and the status.
     fn end(self) -> (Vec<Value>, Value) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
         let mut lines: Vec<Value> = self.lines.iter().collect();
         let output = self.child.wait_with_output().unwrap();
         let last = lines.pop().unwrap();
@@ -112,4 +113,56 @@ fn every_exec_arrives_or_is_counted() {
         let execs = lines.iter().filter(|line| line["type"] == "exec").count() as u64;
         assert_eq!(execs + sums["lost"].as_u64().unwrap(), 501, "{ring}: {sums}");
     }
+}
+
+/// The tracer that this trace started.
+fn tracer_of(trace: &Trace) -> Pid {
+    let id = trace.child.id();
+    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+    Pid::from_raw(children.split_whitespace().next().unwrap().parse().unwrap()).unwrap()
+}
+
+/// As on a machine that gives them no time: the kernel's buffer, or what waits for the plugin, runs over.
+#[test]
+fn what_happens_while_nobody_reads_arrives_or_is_counted() {
+    for stops in [tracer_of, |trace: &Trace| Pid::from_child(&trace.child)] {
+        let trace = Trace::start(&["--comm", "bench-load", "--on", "file", "--ring-buffer", "64K"]);
+        let file = trace.file("counted");
+        let stopped = stops(&trace);
+        kill_process(stopped, Signal::STOP).unwrap();
+        let made = load("open", 50_000, &file).status();
+        kill_process(stopped, Signal::CONT).unwrap();
+        assert!(made.unwrap().success());
+        let is_tracer = stopped != Pid::from_child(&trace.child);
+        let (lines, sums) = trace.end();
+        let shown = lines.iter().filter(|line| line["file"]["path"] == *file).count() as u64;
+        let lost = sums["lost"].as_u64().unwrap();
+        assert_eq!(shown + lost, 50_000, "{sums}");
+        assert!(lost > 0 || !is_tracer, "64 KiB held what happened while the tracer stood still: {sums}");
+    }
+}
+
+#[test]
+fn control_groups_that_come_and_go_take_no_event_with_them() {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+    let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let mounted = mounts.find(|fields| fields[2] == "cgroup2").expect("control groups of version 2 are mounted");
+    let parent = PathBuf::from(mounted[1]).join(format!("knark-balance-{}", std::process::id()));
+    std::fs::create_dir(&parent).unwrap();
+    let trace = Trace::start(&["--pid", &std::process::id().to_string(), "--on", "exec"]);
+    for number in 0..1_000 {
+        let group = parent.join(number.to_string());
+        std::fs::create_dir(&group).unwrap();
+        let script = "echo 0 > \"$0/cgroup.procs\" && exec /bin/true";
+        assert!(Command::new("/bin/sh").args(["-c", script]).arg(&group).status().unwrap().success());
+        // It may take the kernel a moment to see that the group is empty.
+        let until = Instant::now() + Duration::from_secs(10);
+        while let Err(error) = std::fs::remove_dir(&group) {
+            assert!(Instant::now() < until, "{}: {error}", group.display());
+        }
+    }
+    std::fs::remove_dir(&parent).unwrap();
+    let (lines, sums) = trace.end();
+    let execs = lines.iter().filter(|line| line["type"] == "exec").count() as u64;
+    assert_eq!(execs + sums["lost"].as_u64().unwrap(), 2_000, "{sums}");
 }
