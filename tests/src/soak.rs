@@ -28,7 +28,9 @@ const POLL: Duration = Duration::from_millis(20);
 /// A trace of an API server's requests on this machine.
 pub struct Session {
     child: Child,
-    shown: Arc<Mutex<Shown>>,
+    /// The API server's.
+    process: u32,
+    output: Arc<Mutex<Output>>,
     /// None when it has ended.
     reader: Option<JoinHandle<()>>,
 }
@@ -38,6 +40,13 @@ impl Drop for Session {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What a trace has written so far. It is read when the trace has ended: that takes longer than tracing does.
+#[derive(Debug, Default)]
+struct Output {
+    lines: Vec<u8>,
+    complete: usize,
 }
 
 /// What a trace has shown.
@@ -73,20 +82,28 @@ impl Session {
         command.env("KNARK_TRACER", tracer()).args(["trace", "--local", "--on", "api", "-o", "json"]).args(flags);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let stdout = child.stdout.take().context("a pipe")?;
-        let shown = Arc::new(Mutex::new(Shown::default()));
-        let (writer, pid) = (Arc::clone(&shown), server.pid());
+        let output = Arc::new(Mutex::new(Output::default()));
+        let (writer, process) = (Arc::clone(&output), format!("\"pid\":{},", server.pid()));
+        let has = |line: &[u8], text: &str| line.windows(text.len()).any(|part| part == text.as_bytes());
         let reader = thread::spawn(move || {
             for line in BufReader::with_capacity(1 << 20, stdout).split(b'\n').map_while(Result::ok) {
-                let Ok(event) = serde_json::from_slice::<Value>(&line) else { continue };
-                writer.lock().unwrap_or_else(PoisonError::into_inner).take(&event, pid);
+                let mut output = writer.lock().unwrap_or_else(PoisonError::into_inner);
+                output.complete += usize::from(has(&line, r#""stage":"complete""#) && has(&line, &process));
+                output.lines.extend(line);
+                output.lines.push(b'\n');
             }
         });
-        Ok(Self { child, shown, reader: Some(reader) })
+        Ok(Self { child, process: server.pid(), output, reader: Some(reader) })
+    }
+
+    /// The plugin's process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// How many requests have been shown.
     pub fn shown(&self) -> usize {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner).complete.len()
+        self.output.lock().unwrap_or_else(PoisonError::into_inner).complete
     }
 
     /// Ends it as Ctrl-C does; what it has shown.
@@ -97,7 +114,12 @@ impl Session {
         let read = self.reader.take().is_some_and(|reader| reader.join().is_ok());
         ensure!(read, "what the trace shows could not be read");
         // Where something was lost, the trace says so by its status as well; what is made of that is for the caller.
-        let mut shown = std::mem::take(&mut *self.shown.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut shown = Shown::default();
+        for line in self.output.lock().unwrap_or_else(PoisonError::into_inner).lines.split(|byte| *byte == b'\n') {
+            if let Ok(event) = serde_json::from_slice::<Value>(line) {
+                shown.take(&event, self.process);
+            }
+        }
         ensure!(ended.success() || shown.summary["lost"].as_u64() > Some(0), "the trace failed: {ended}, {}", shown.summary);
         shown.to = format!("{to:.6}");
         Ok(shown)

@@ -1,7 +1,7 @@
 //! Steps of requests to the Kubernetes API. A request's steps are joined in user space, by goroutine.
 
 use aya_ebpf::programs::ProbeContext;
-use knark_abi::{API_TEXTS, ApiBody, ApiLayout, kind, verdict};
+use knark_abi::{API_TEXTS, ApiBody, ApiLayout, kind, site, verdict};
 
 use crate::{
     go::{self, word},
@@ -36,10 +36,15 @@ pub fn step(ctx: &ProbeContext, site: u8, layout: &ApiLayout, fill: impl FnOnce(
         // SAFETY: `s` is this program's own scratch memory.
         unsafe {
             let out = &raw mut (*s).out;
-            head::fill(Out::head(out), kind::API, site, verdict::TRACE);
+            if site == site::BEGIN {
+                head::fill(Out::head(out), kind::API, site, verdict::TRACE);
+            } else {
+                head::brief(Out::head(out), kind::API, site, verdict::TRACE);
+            }
+            let inner = matches!(site, site::USER | site::ATTRIBUTES | site::DENIED);
             let body = Out::body::<ApiBody>(out);
             (*body).goroutine = word(g + u64::from(layout.g_goid));
-            (*body).parent = word(g + u64::from(layout.g_parent_goid));
+            (*body).parent = if inner { word(g + u64::from(layout.g_parent_goid)) } else { 0 };
             (*body).status = 0;
             (*body).bytes = 0;
             (*body).texts = [0; API_TEXTS];
@@ -54,12 +59,12 @@ pub fn step(ctx: &ProbeContext, site: u8, layout: &ApiLayout, fill: impl FnOnce(
     }
 }
 
-/// Appends the texts at these offsets from `base` on, into places that follow one another from `place` on.
+/// Appends the texts at these offsets of the first copy, into places that follow one another from `place` on.
 macro_rules! texts {
-    ($number:expr, $base:expr, $place:expr, [$($offset:expr => $room:expr),+ $(,)?]) => {{
+    ($number:expr, $place:expr, [$($offset:expr => $room:expr),+ $(,)?]) => {{
         let mut place: u32 = $place;
         $(
-            $crate::go::knark_api_text($number, $base + u64::from($offset), place, $room);
+            $crate::go::knark_api_text($number, u64::from($offset), place, $room);
             place += 1;
         )+
         let _ = place;
@@ -67,17 +72,18 @@ macro_rules! texts {
 }
 pub(crate) use texts;
 
-/// Appends name and UID of the user that the interface value at `address` holds, and gives where its groups are; 0 where it is
-/// no `user.DefaultInfo`.
+/// Appends name and UID of a user, an interface value: its table of methods and its value. Gives where its groups are and how many.
+/// It can't be read where it is no `user.DefaultInfo`, and the record says so.
 #[inline(always)]
-pub fn user(number: u32, layout: &ApiLayout, address: u64) -> u64 {
-    // The interface's table of methods, whose first is at 24, and the value.
-    let (table, value) = (word(address), word(address + 8));
-    if table == 0 || word(table + 24) != layout.default_info {
-        // Nothing can be read there, which is how the record says so.
-        go::knark_api_text(number, 0, 0, 0);
-        return 0;
+pub fn user(number: u32, layout: &ApiLayout, table: u64, value: u64) -> (u64, u64) {
+    // The first method is at 24.
+    let known = table != 0 && word(table + 24) == layout.default_info;
+    let size = if known { u64::from(layout.user_bytes) } else { 0 };
+    go::knark_api_copy(number, go::SECOND, value, size);
+    for (text, offset) in [layout.user_name, layout.user_uid].into_iter().enumerate() {
+        go::knark_api_text(number, u64::from(go::SECOND) << 32 | u64::from(offset), text as u32, TEXT_BYTES);
     }
-    texts!(number, value, 0, [layout.user_name => TEXT_BYTES, layout.user_uid => TEXT_BYTES]);
-    value + u64::from(layout.user_groups)
+    let Some(s) = scratch::of(number) else { return (0, 0) };
+    let groups = |at: u32| go::copied(s, go::SECOND, layout.user_groups + at);
+    (groups(0), groups(8))
 }

@@ -37,7 +37,7 @@ pub fn copy(ctx: &ProbeContext, layout: &ApiLayout, whose: u8, from: u64, len: u
         // SAFETY: `s` is this program's own scratch memory.
         unsafe {
             let out = &raw mut (*s).out;
-            head::fill(Out::head(out), kind::API_BODY, whose, verdict::TRACE);
+            head::brief(Out::head(out), kind::API_BODY, whose, verdict::TRACE);
             let chunk = Out::body::<ApiChunk>(out);
             (*chunk).goroutine = word(g + u64::from(layout.g_goid));
             (*chunk).parent = word(g + u64::from(layout.g_parent_goid));

@@ -8,7 +8,7 @@ use core::ptr;
 
 use knark_abi::{ExeKey, WantedKey};
 
-use crate::{kernel, maps::SCRATCH, record::Out, walk::Walk};
+use crate::{go::Copies, kernel, maps::SCRATCH, record::Out, walk::Walk};
 
 /// How many programs can be under way on one CPU.
 pub const SLOTS: u32 = 4;
@@ -20,6 +20,8 @@ pub struct Scratch {
     users: u64,
     /// Its own number.
     number: u64,
+    /// Structures of a Go program: near the front of the record, so that steps of requests touch few pages.
+    pub copies: Copies,
     /// The record.
     pub out: Out,
     /// The path being walked.

@@ -27,7 +27,7 @@ use crate::{
 const BUSY: Duration = Duration::from_millis(5);
 /// The same when there were none for a while.
 const IDLE: Duration = Duration::from_millis(20);
-/// Looks without events after which the pause grows.
+/// Looks without events that hurry after which the pause grows.
 const CALM: u32 = 100;
 /// How often counters and the watermark are sent.
 const STATUS_EVERY: Duration = Duration::from_millis(200);
@@ -178,7 +178,7 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
                 reported = Instant::now();
             }
             if drained.all || drained.taken == 0 {
-                calm = if drained.taken == 0 { calm + 1 } else { 0 };
+                calm = if drained.hurried == 0 { calm + 1 } else { 0 };
                 let pause = if calm < CALM { BUSY } else { IDLE };
                 probes.wait(pause).map_err(|e| EngineError::Io("waiting for the ring buffer".into(), e))?;
             }
@@ -194,14 +194,20 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
 /// How far a look at the ring got.
 struct Drained {
     taken: usize,
+    /// Those of them that are no steps of requests: the plugin shows requests when a status says that they are all there, and each look
+    /// costs more than the steps that it finds.
+    hurried: usize,
     all: bool,
 }
 
 /// Takes what the ring holds, up to a burst; nothing while the outbox is full, so that losses happen in one place.
 fn drain(tracer: &mut Tracer, probes: &mut Probes) -> Result<Drained, EngineError> {
-    let mut drained = Drained { taken: 0, all: false };
+    let mut drained = Drained { taken: 0, hurried: 0, all: false };
     while drained.taken < BURST && !drained.all && tracer.outbox.has_room() {
-        let got = probes.drain(PIECE, |bytes, record| tracer.take(bytes, &record));
+        let got = probes.drain(PIECE, |bytes, record| {
+            drained.hurried += usize::from(!matches!(record, Record::Api(_)));
+            tracer.take(bytes, &record);
+        });
         tracer.containers.apply(probes)?;
         drained.taken += got;
         drained.all = got < PIECE;

@@ -2,25 +2,24 @@
 
 /// `Header::op` of [`crate::kind::API`] records: at which point of a request's life the record was made.
 pub mod site {
-    /// A request came in. Texts: method, URI, peer's address and port, user agent.
+    /// A request came in and was given an audit id. Texts: method, URI, peer's address and port, user agent, audit id. Only this
+    /// site's records have a whole header: of the others' there are `len`, `kind`, `op`, `tgid`, `tid` and `boot_ns`.
     pub const BEGIN: u8 = 0;
-    /// It was given an audit id. Text: the id.
-    pub const AUDIT_ID: u8 = 1;
     /// An authenticator knew the user. Texts: name, UID, groups.
-    pub const USER: u8 = 2;
+    pub const USER: u8 = 1;
     /// What it is about was found out, right before it is authorised. Texts: the user's name and UID, verb, namespace, group,
-    /// version, resource, subresource, name, path, the user's groups.
-    pub const ATTRIBUTES: u8 = 3;
+    /// version, resource, subresource, name, the user's groups.
+    pub const ATTRIBUTES: u8 = 2;
     /// It was refused, as not permitted.
-    pub const DENIED: u8 = 4;
+    pub const DENIED: u8 = 3;
     /// Its handler has returned.
-    pub const END: u8 = 5;
+    pub const END: u8 = 4;
     /// The connection of HTTP/1 that it came over has ended.
-    pub const CLOSED: u8 = 6;
+    pub const CLOSED: u8 = 5;
     /// It is given up: its handler never returns.
-    pub const ABORTED: u8 = 7;
+    pub const ABORTED: u8 = 6;
     /// How many sites there are.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 7;
 }
 
 /// `Header::op` of [`crate::kind::API_BODY`] records: whose body it is.
@@ -45,6 +44,9 @@ pub const API_GROUPS_MAX: usize = 16;
 /// Longest text that is copied, in bytes.
 pub const API_TEXT_BYTES: usize = 2048;
 
+/// Of a structure of a Go program so much is copied at most, in bytes.
+pub const API_STRUCTURE_BYTES: usize = 512;
+
 /// `ApiBody::texts`: the length, or one of these as well.
 pub mod api_text {
     /// The bits that say how many bytes there are.
@@ -61,7 +63,7 @@ pub mod api_text {
 pub struct ApiBody {
     /// The goroutine.
     pub goroutine: u64,
-    /// The one that started it.
+    /// The one that started it; 0 at the sites that are on the goroutine of the connection.
     pub parent: u64,
     /// At the end: the HTTP status; 0 where none was written.
     pub status: i64,
@@ -116,12 +118,21 @@ pub mod server {
 pub struct ApiLayout {
     /// Address of the method that tells a `user.DefaultInfo` from other users.
     pub default_info: u64,
+    /// Address of the type `*audit.AuditContext`.
+    pub audit_context: u64,
     pub g_goid: u32,
     pub g_parent_goid: u32,
+    /// So many bytes from its front hold all that is wanted of it, at most [`API_STRUCTURE_BYTES`]; so it is with the others.
+    pub request_bytes: u32,
     pub request_method: u32,
     pub request_uri: u32,
     pub request_remote_addr: u32,
     pub request_header: u32,
+    pub request_context: u32,
+    pub context_value: u32,
+    /// Through its event.
+    pub audit_context_id: u32,
+    pub attributes_bytes: u32,
     pub attributes_user: u32,
     pub attributes_verb: u32,
     pub attributes_namespace: u32,
@@ -130,7 +141,7 @@ pub struct ApiLayout {
     pub attributes_resource: u32,
     pub attributes_subresource: u32,
     pub attributes_name: u32,
-    pub attributes_path: u32,
+    pub user_bytes: u32,
     pub user_name: u32,
     pub user_uid: u32,
     pub user_groups: u32,
@@ -141,5 +152,7 @@ pub struct ApiLayout {
     pub written: [u32; server::COUNT],
     /// Maps are hash tables of buckets, as up to Go 1.23; if 0, of groups.
     pub bucket_maps: u32,
+    /// Zero.
+    pub pad: u32,
 }
-const _: () = assert!(size_of::<ApiLayout>() == 8 + 26 * 4);
+const _: () = assert!(size_of::<ApiLayout>() == 2 * 8 + 32 * 4);

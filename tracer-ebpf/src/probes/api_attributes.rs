@@ -4,9 +4,10 @@ use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 use knark_abi::site;
 
 use crate::{
-    api::{TEXT_BYTES, URI_BYTES, layout, step, texts, user},
+    api::{TEXT_BYTES, layout, step, texts, user},
     body,
-    go::{argument, knark_api_groups},
+    go::{FIRST, argument, copied, knark_api_copy, knark_api_groups},
+    scratch,
 };
 
 /// Right after the call, in k8s.io/apiserver/pkg/endpoints/filters.withAuthorization.func1
@@ -21,8 +22,11 @@ pub fn api_attributes(ctx: ProbeContext) -> u32 {
     let Some(layout) = layout() else { return 0 };
     body::forget(&ctx, layout);
     step(&ctx, site::ATTRIBUTES, layout, |number, _| {
-        let groups = user(number, layout, attributes + u64::from(layout.attributes_user));
-        texts!(number, attributes, 2, [
+        knark_api_copy(number, FIRST, attributes, u64::from(layout.attributes_bytes));
+        let Some(s) = scratch::of(number) else { return };
+        let holder = |at: u32| copied(s, FIRST, layout.attributes_user + at);
+        let (groups, len) = user(number, layout, holder(0), holder(8));
+        texts!(number, 2, [
             layout.attributes_verb => TEXT_BYTES,
             layout.attributes_namespace => TEXT_BYTES,
             layout.attributes_group => TEXT_BYTES,
@@ -30,9 +34,8 @@ pub fn api_attributes(ctx: ProbeContext) -> u32 {
             layout.attributes_resource => TEXT_BYTES,
             layout.attributes_subresource => TEXT_BYTES,
             layout.attributes_name => TEXT_BYTES,
-            layout.attributes_path => URI_BYTES,
         ]);
-        knark_api_groups(number, groups);
+        knark_api_groups(number, groups, len);
     });
     0
 }

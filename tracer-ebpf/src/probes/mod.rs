@@ -2,7 +2,6 @@
 
 mod api_aborted;
 mod api_attributes;
-mod api_audit_id;
 mod api_begin;
 mod api_body;
 mod api_closed;

@@ -10,7 +10,7 @@ use gobin::{
         types::{GoType, TypeDetail},
     },
 };
-use knark_abi::{ApiLayout, server};
+use knark_abi::{API_STRUCTURE_BYTES, ApiLayout, server};
 use serde::{Deserialize, Serialize};
 
 use super::code::{self, Call, Machine, Words};
@@ -29,7 +29,7 @@ pub struct Build {
     pub version: String,
     /// The version of Go that built it.
     pub go: String,
-    /// Where things lie; `default_info` is an address without the offset that the program is loaded at.
+    /// Where things lie; its addresses are without the offset that the program is loaded at.
     pub layout: ApiLayout,
     /// Where probes go.
     pub sites: Vec<Site>,
@@ -104,10 +104,8 @@ fn sites(functions: &Functions<'_>) -> Result<(Vec<Site>, [bool; server::COUNT])
         sites.extend(found?.into_iter().map(|offset| Site { program: Cow::Borrowed(program), offset }));
         Ok(())
     };
-    add("api_begin", functions.closures("withAuditInit", |one| functions.arguments(one)))?;
-    add("api_audit_id", functions.one(&api("audit.WithAuditID"), |one| functions.arguments(one)))?;
-    let authenticate = api("authentication/request/union.(*unionAuthRequestHandler).AuthenticateRequest");
-    add("api_user", functions.one(&authenticate, |one| functions.results(one, Call::Indirect, Words::Two)))?;
+    add("api_begin", functions.called_by("withPanicRecovery", "withAuditInit", |one| functions.arguments(one)))?;
+    add("api_user", users(functions))?;
     let attributes = functions.address(&api("endpoints/filters.GetAuthorizerAttributes"))?;
     add(
         "api_attributes",
@@ -131,6 +129,17 @@ fn sites(functions: &Functions<'_>) -> Result<(Vec<Site>, [bool; server::COUNT])
     Ok((sites, servers))
 }
 
+/// Once for a request, in the filter that authenticates it; or at all of a union's authenticators, which are within one another.
+fn users(functions: &Functions<'_>) -> Result<Vec<u64>, Misfit> {
+    let once = functions
+        .address("time.Now")
+        .and_then(|now| functions.closures("withAuthentication", |one| functions.passed_by(one, now)));
+    once.or_else(|_| {
+        let authenticate = format!("{APISERVER}authentication/request/union.(*unionAuthRequestHandler).AuthenticateRequest");
+        functions.one(&authenticate, |one| functions.results(one, Call::Indirect, Words::Two))
+    })
+}
+
 const ENDS: [&str; server::COUNT] = [
     "net/http.(*response).finishRequest",
     "golang.org/x/net/http2.(*responseWriter).handlerDone",
@@ -143,6 +152,9 @@ fn layout(types: &Types<'_>, functions: &Functions<'_>, servers: [bool; server::
     let attributes = types.of_struct(&format!("{APISERVER}authorization/authorizer"), "*authorizer.AttributesRecord")?;
     let user = types.of_struct(&format!("{APISERVER}authentication/user"), "*user.DefaultInfo")?;
     let authenticated = types.of_struct(&format!("{APISERVER}authentication/authenticator"), "*authenticator.Response")?;
+    let context = types.of_struct("context", "*context.valueCtx")?;
+    let audit = types.of_struct(&format!("{APISERVER}audit"), "*audit.AuditContext")?;
+    let event = types.of_struct(&format!("{APISERVER}apis/audit"), "*audit.Event")?;
     let (mut status, mut written) = ([0; server::COUNT], [0; server::COUNT]);
     for (which, package, name, bytes) in [
         (server::HTTP1, "net/http", "*http.response", "written"),
@@ -154,14 +166,19 @@ fn layout(types: &Types<'_>, functions: &Functions<'_>, servers: [bool; server::
             (status[which], written[which]) = (state.field("status")?, state.field(bytes)?);
         }
     }
-    Ok(ApiLayout {
+    let mut layout = ApiLayout {
         default_info: functions.address(&format!("{APISERVER}authentication/user.(*DefaultInfo).GetExtra"))?,
+        audit_context: audit.pointer,
         g_goid: g.field("goid")?,
         g_parent_goid: g.field("parentGoid")?,
         request_method: request.field("Method")?,
         request_uri: request.field("RequestURI")?,
         request_remote_addr: request.field("RemoteAddr")?,
         request_header: request.field("Header")?,
+        request_context: request.field("ctx")?,
+        context_value: context.field("val")?,
+        // The event was exported up to v1.32.
+        audit_context_id: audit.field("event").or_else(|_| audit.field("Event"))? + event.field("AuditID")?,
         attributes_user: attributes.field("User")?,
         attributes_verb: attributes.field("Verb")?,
         attributes_namespace: attributes.field("Namespace")?,
@@ -170,7 +187,6 @@ fn layout(types: &Types<'_>, functions: &Functions<'_>, servers: [bool; server::
         attributes_resource: attributes.field("Resource")?,
         attributes_subresource: attributes.field("Subresource")?,
         attributes_name: attributes.field("Name")?,
-        attributes_path: attributes.field("Path")?,
         user_name: user.field("Name")?,
         user_uid: user.field("UID")?,
         user_groups: user.field("Groups")?,
@@ -178,7 +194,24 @@ fn layout(types: &Types<'_>, functions: &Functions<'_>, servers: [bool; server::
         status,
         written,
         bucket_maps: u32::from(has_bucket_maps(go)),
-    })
+        ..ApiLayout::default()
+    };
+    let at = &layout;
+    let bytes = |name, fields: &[u32]| {
+        // Each is two words long, or has two that matter.
+        let end = fields.iter().max().map_or(0, |last| last + 16);
+        if end as usize <= API_STRUCTURE_BYTES { Ok(end) } else { Err(missing("a known size of the type", name)) }
+    };
+    let of_request = [at.request_method, at.request_uri, at.request_remote_addr, at.request_header, at.request_context];
+    let of_attributes = [
+        [at.attributes_user, at.attributes_verb, at.attributes_namespace, at.attributes_group],
+        [at.attributes_version, at.attributes_resource, at.attributes_subresource, at.attributes_name],
+    ];
+    let request_bytes = bytes(request.name, &of_request)?;
+    let attributes_bytes = bytes(attributes.name, of_attributes.as_flattened())?;
+    let user_bytes = bytes(user.name, &[at.user_name, at.user_uid, at.user_groups])?;
+    (layout.request_bytes, layout.attributes_bytes, layout.user_bytes) = (request_bytes, attributes_bytes, user_bytes);
+    Ok(layout)
 }
 
 /// Go 1.24 brought other maps.
@@ -208,6 +241,7 @@ impl<'b> Functions<'b> {
             if name.starts_with("k8s.io/apiserver/")
                 || name.starts_with("net/http.")
                 || name.starts_with("golang.org/x/net/http2.")
+                || name == "time.Now"
             {
                 let length = usize::try_from(next.saturating_sub(entry)).unwrap_or(0).min(MAX_CODE);
                 if let Some(address) = text.checked_add(u64::from(entry)) {
@@ -228,20 +262,24 @@ impl<'b> Functions<'b> {
         Ok(vec![find(*function).ok_or_else(|| missing("a place for a probe in the function", name))?])
     }
 
-    /// The same in each copy of the function literal within the function `within`: into what that was inlined, its names begin
-    /// with, and the literal is numbered there.
+    /// The same in each copy of the function literal within the function `within`.
     fn closures(&self, within: &str, find: impl Fn((u64, usize)) -> Option<u64>) -> Result<Vec<u64>, Misfit> {
-        let is_copy = |name: &str| {
-            let literal = name.rsplit_once(".func").filter(|(_, number)| number.bytes().all(|byte| byte.is_ascii_digit()));
-            literal.is_some_and(|(outer, _)| outer.ends_with(&format!(".{within}")))
-        };
-        let copies = self.by_name.iter().filter(|(name, _)| is_copy(name)).filter_map(|(_, function)| find(*function));
-        let mut places: Vec<u64> = copies.collect();
-        places.sort_unstable();
-        if places.is_empty() || places.len() > MAX_COPIES {
-            return Err(missing("a place for a probe in the function", &format!("{APISERVER}...{within}.func1")));
-        }
-        Ok(places)
+        places(within, self.copies(within).filter_map(|(_, function)| find(function)))
+    }
+
+    /// The same, of those copies alone that are built into the same function as the literal within `caller` is, by which they are
+    /// called there. Where none is, as where such functions aren't built into others, there must be no more than one.
+    fn called_by(&self, within: &str, caller: &str, find: impl Fn((u64, usize)) -> Option<u64>) -> Result<Vec<u64>, Misfit> {
+        let callers: Vec<&str> = self.copies(caller).map(|(into, _)| into).collect();
+        let (called, others): (Vec<_>, Vec<_>) = self.copies(within).partition(|(into, _)| callers.contains(into));
+        let chosen = if called.is_empty() && others.len() == 1 { others } else { called };
+        places(within, chosen.into_iter().filter_map(|(_, function)| find(function)))
+    }
+
+    /// Copies of the function literal within the function `within`, and what each was built into: with that, its name begins, and the
+    /// literal is numbered there.
+    fn copies(&self, within: &str) -> impl Iterator<Item = (&'b str, (u64, usize))> {
+        self.by_name.iter().filter_map(move |(name, function)| Some((built_into(name, within)?, *function)))
     }
 
     fn arguments(&self, function: (u64, usize)) -> Option<u64> {
@@ -250,6 +288,10 @@ impl<'b> Functions<'b> {
 
     fn results(&self, function: (u64, usize), call: Call, error: Words) -> Option<u64> {
         self.file_offset(function.0, code::results(self.machine, self.code(function)?, function.0, call, error)?)
+    }
+
+    fn passed_by(&self, function: (u64, usize), next: u64) -> Option<u64> {
+        self.file_offset(function.0, code::passed_by(self.machine, self.code(function)?, function.0, next)?)
     }
 
     fn code(&self, (address, length): (u64, usize)) -> Option<&'b [u8]> {
@@ -262,12 +304,36 @@ impl<'b> Functions<'b> {
     }
 }
 
-/// The structures that matter, by package and name.
-struct Types<'b> {
-    found: HashMap<(&'b str, &'b str), GoType<'b>>,
+/// What a copy of the function literal within the function `within` was built into, by its name; empty where it stands alone.
+fn built_into<'n>(name: &'n str, within: &str) -> Option<&'n str> {
+    let (outer, _) = name.rsplit_once(".func").filter(|(_, number)| number.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let into = outer.strip_suffix(within)?.strip_suffix('.')?;
+    // A.B.WithC.withC, where B calls WithC, and that withC.
+    let mut exported = within.chars();
+    let first = exported.next()?.to_ascii_uppercase();
+    Some(
+        into.strip_suffix(exported.as_str())
+            .and_then(|into| into.strip_suffix(first))
+            .map_or("", |into| into.trim_end_matches('.')),
+    )
 }
 
-const TYPES: [&str; 8] = [
+fn places(within: &str, found: impl Iterator<Item = u64>) -> Result<Vec<u64>, Misfit> {
+    let mut places: Vec<u64> = found.collect();
+    places.sort_unstable();
+    if places.is_empty() || places.len() > MAX_COPIES {
+        return Err(missing("a place for a probe in the function", &format!("{APISERVER}...{within}.func1")));
+    }
+    Ok(places)
+}
+
+/// The structures that matter, by package and name.
+struct Types<'b> {
+    /// With the address of the pointer type.
+    found: HashMap<(&'b str, &'b str), (u64, GoType<'b>)>,
+}
+
+const TYPES: [&str; 11] = [
     "*runtime.g",
     "*http.Request",
     "*http.response",
@@ -276,27 +342,34 @@ const TYPES: [&str; 8] = [
     "*authorizer.AttributesRecord",
     "*user.DefaultInfo",
     "*authenticator.Response",
+    "*context.valueCtx",
+    "*audit.AuditContext",
+    "*audit.Event",
 ];
 
 impl<'b> Types<'b> {
     /// The program lists its pointer types; what they point to is found through them.
     fn of(binary: &'b GoBinary<'b>) -> Self {
         let pointed = |pointer: GoType<'b>| match pointer.detail {
-            TypeDetail::Pointer { elem_va } => Some((pointer.name, binary.type_at(elem_va)?)),
+            TypeDetail::Pointer { elem_va } => Some((pointer.name, pointer.descriptor_va, binary.type_at(elem_va)?)),
             _ => None,
         };
         let listed = binary.types().filter(|one| TYPES.contains(&one.name)).filter_map(pointed);
-        Self { found: listed.map(|(name, one)| ((one.pkg_path.unwrap_or_default(), name), one)).collect() }
+        Self { found: listed.map(|(name, at, one)| ((one.pkg_path.unwrap_or_default(), name), (at, one))).collect() }
     }
 
     fn of_struct<'t>(&'t self, package: &str, name: &'t str) -> Result<Struct<'t, 'b>, Misfit> {
         let found = self.found.iter().find(|((in_package, called), _)| *in_package == package && *called == name);
-        found.map(|(_, one)| Struct { name, one }).ok_or_else(|| missing("the type", &format!("{package} {name}")))
+        found
+            .map(|(_, (pointer, one))| Struct { name, pointer: *pointer, one })
+            .ok_or_else(|| missing("the type", &format!("{package} {name}")))
     }
 }
 
 struct Struct<'t, 'b> {
     name: &'t str,
+    /// Address of the type of pointers to it.
+    pointer: u64,
     one: &'t GoType<'b>,
 }
 
@@ -323,6 +396,21 @@ mod tests {
         assert_eq!(inspect(b"\x7fELF\x02\x01\x01"), Err(Misfit::NotGo));
         let own = std::fs::read("/proc/self/exe").unwrap();
         assert!(inspect(&own).is_err());
+    }
+
+    #[test]
+    fn what_a_function_literal_was_built_into_is_in_its_name() {
+        for (name, want) in [
+            ("s/server.Chain.WithPanicRecovery.withPanicRecovery.func33", Some("s/server.Chain")),
+            ("s/server/filters.withPanicRecovery.func1", Some("")),
+            ("s/server/filters.WithPanicRecovery.withPanicRecovery.func2", Some("s/server/filters")),
+            ("s/server.Chain.WithPanicRecovery.withPanicRecovery.func33.deferwrap1", None),
+            ("s/server.Chain.WithPanicRecovery.withPanicRecovery.func33.1", None),
+            ("s/server.Chain.WithPanicRecovery.func1", None),
+            ("s/server/filters.otherwithPanicRecovery.func1", None),
+        ] {
+            assert_eq!(built_into(name, "withPanicRecovery"), want, "{name}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Where in a function's machine code a probe goes. On x86-64 only at instructions that the kernel emulates (a push, a jump): others
+//! Where in a function's machine code a probe goes. On x86-64 only at instructions that the kernel emulates (a push, a jump, a direct call): others
 //! are stepped out of line, which costs twenty times as much. Decoded, not searched for: bytes may look like anything.
 
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, Register};
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
 /// The architecture of the code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +98,43 @@ pub fn results(machine: Machine, code: &[u8], address: u64, call: Call, error: W
     }
 }
 
+/// Where, in bytes from the function's front, what a call of an interface's method returned is in its registers still, and the
+/// next function is called, at this address: between the calls it is put aside, and nothing else is done.
+pub fn passed_by(machine: Machine, code: &[u8], address: u64, next: u64) -> Option<usize> {
+    match machine {
+        Machine::Amd64 => {
+            let puts_aside = |one: &Instruction| {
+                is_nop(one)
+                    || one.mnemonic() == Mnemonic::Mov && one.op0_kind() == OpKind::Memory && one.memory_base() == Register::RSP
+            };
+            let mut returned = false;
+            for one in instructions(code, address) {
+                if returned && one.code() == Code::Call_rel32_64 && one.near_branch_target() == next {
+                    return offset(one.ip(), address);
+                }
+                returned = one.code() == Code::Call_rm64 || returned && puts_aside(&one);
+            }
+            None
+        }
+        Machine::Arm64 => {
+            const SP: u32 = 31 << 5;
+            // str, strb and stp of general registers, at an offset from sp
+            let puts_aside = |word: u32| {
+                let stores = matches!(word & 0xffc0_0000, 0xf900_0000 | 0x3900_0000 | 0xa900_0000);
+                word == 0xd503_201f || stores && word & SP == SP
+            };
+            let mut returned = false;
+            for (at, word) in words(code).enumerate() {
+                if returned && word >> 26 == 0b10_0101 && branch(address, at, word) == Some(next) {
+                    return Some(at * 4);
+                }
+                returned = word & 0xffff_fc1f == 0xd63f_0000 || returned && puts_aside(word);
+            }
+            None
+        }
+    }
+}
+
 fn instructions(code: &[u8], address: u64) -> impl Iterator<Item = Instruction> {
     let mut decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
     std::iter::from_fn(move || {
@@ -181,5 +218,40 @@ mod tests {
         // bl; cbnz x3
         let code = arm64(&[0x97ff_e000, 0xb500_0643]);
         assert_eq!(results(Arm64, &code, 0x10_0000, To(0x10_0000 - 0x8000), Three), Some(4));
+    }
+
+    #[test]
+    fn results_are_there_at_the_next_call_if_they_were_only_put_aside() {
+        // call rcx; mov [rsp+0x66], bl; mov [rsp+0x140], rax; xchg ax, ax; mov [rsp+0x198], rdi; call to what lies 0x1000 before
+        let mut code = vec![0xff, 0xd1, 0x88, 0x5c, 0x24, 0x66, 0x48, 0x89, 0x84, 0x24, 0x40, 0x01, 0x00, 0x00, 0x66, 0x90];
+        code.extend([0x48, 0x89, 0xbc, 0x24, 0x98, 0x01, 0x00, 0x00, 0xe8, 0x00, 0xf0, 0xff, 0xff, 0xc3]);
+        let (address, next) = (0x1f0_926f, 0x1f0_926f + 29 - 0x1000);
+        assert_eq!(passed_by(Amd64, &code, address, next), Some(24));
+        assert_eq!(passed_by(Amd64, &code, address, next + 1), None);
+        // the same call without another before it
+        assert_eq!(passed_by(Amd64, &code[2..], address + 2, next), None);
+        // it calls what is in memory
+        let memory = [&[0xff, 0x51, 0x18], &code[2..]].concat();
+        assert_eq!(passed_by(Amd64, &memory, address - 1, next), Some(25));
+        // mov rdi, [rsp+0x198]; and what is put aside through another register
+        for (at, byte) in [(17, 0x8b), (19, 0x27)] {
+            let mut other = code.clone();
+            other[at] = byte;
+            assert_eq!(passed_by(Amd64, &other, address, next), None);
+        }
+        assert_eq!(passed_by(Amd64, &code[..20], address, next), None);
+
+        // blr x3; strb w1, [sp, #86]; str x0, [sp, #288]; stp x2, x3, [sp, #368]; nop; bl to 0x400 words before
+        let words = [0xd63f_0060, 0x3901_5be1, 0xf900_93e0, 0xa917_0fe2, 0xd503_201f, 0x97ff_fc00];
+        let next = 0x10_0000 + 20 - 0x1000;
+        assert_eq!(passed_by(Arm64, &arm64(&words), 0x10_0000, next), Some(20));
+        assert_eq!(passed_by(Arm64, &arm64(&words), 0x10_0000, next + 4), None);
+        assert_eq!(passed_by(Arm64, &arm64(&words[1..]), 0x10_0004, next), None);
+        // ldr x0, [sp, #288]; str x0, [x1, #288]; str x0, [sp, #16]! and ldp x2, x3, [sp, #368]
+        for word in [0xf940_93e0, 0xf900_9020, 0xf801_0fe0, 0xa957_0fe2] {
+            let mut other = words;
+            other[2] = word;
+            assert_eq!(passed_by(Arm64, &arm64(&other), 0x10_0000, next), None, "{word:#x}");
+        }
     }
 }

@@ -18,9 +18,8 @@ pub fn odd(step: &bpf::Api<'_>) -> Option<&'static str> {
         site::BEGIN if unreadable(0) => Some("method"),
         site::BEGIN if unreadable(1) => Some("path"),
         site::BEGIN if !is_peer(step.text(2)) => Some("source"),
-        site::AUDIT_ID if unreadable(0) => Some("audit id"),
+        site::BEGIN if unreadable(4) => Some("audit id"),
         site::ATTRIBUTES if unreadable(2) => Some("verb"),
-        site::ATTRIBUTES if unreadable(9) => Some("path"),
         site::END if !matches!(step.status, 0 | 100..=999) => Some("code"),
         site::END if step.bytes < 0 => Some("response size"),
         _ => None,
@@ -59,11 +58,11 @@ struct Judged {
 }
 
 impl Judge {
-    /// Takes a step of a process and whether it is odd. Once judging is over, each step of a process that was found to be an API server
+    /// Takes a step of a process, which started then (0: as the last one that said so), and whether it is odd. Once judging is over, each step of a process that was found to be an API server
     /// is taken as it is.
     pub fn judge(&mut self, pid: u32, start_ns: u64, odd: bool) -> Verdict {
         let judged = self.judged.entry(pid).or_default();
-        if judged.start_ns != start_ns {
+        if start_ns != 0 && judged.start_ns != start_ns {
             *judged = Judged { start_ns, ..Judged::default() };
         }
         if judged.odd <= TOLERATED && judged.steps >= JUDGED {

@@ -49,11 +49,11 @@ pub struct Requests {
 /// Process and goroutine.
 pub type Key = (u32, u64);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Open {
     number: u64,
     begun_ns: u64,
-    head: Option<bpf::Head>,
+    head: bpf::Head,
     method: Box<[u8]>,
     uri: Box<[u8]>,
     source: Box<[u8]>,
@@ -110,20 +110,25 @@ impl Requests {
         });
     }
 
-    /// Takes a step; `process` is the slot of the API server. The item that it completes goes to `batch`; says whether there is one.
-    pub fn take(&mut self, step: &bpf::Api<'_>, process: u32, batch: &mut Vec<u8>) -> u64 {
+    /// Takes a step. The items that it completes go to `batch`; says how many. `server` gives the slot of the API server by the head of
+    /// a request's first step, and defines it in the batch before.
+    pub fn take(
+        &mut self,
+        step: &bpf::Api<'_>,
+        batch: &mut Vec<u8>,
+        server: impl FnOnce(&bpf::Head, &mut Vec<u8>) -> u32,
+    ) -> u64 {
         let key = (step.head.tgid, step.goroutine);
         match step.site {
             site::BEGIN => self.begin(key, step),
-            site::AUDIT_ID => self.learn(key, |open| open.audit_id = text(open, step, 0, "audit_id")),
             site::USER => self.learn(self.outer_of(step), |open| open.authenticated = Some(user(open, step, "impersonator"))),
             site::ATTRIBUTES => self.attributes(self.outer_of(step), step),
             site::DENIED => self.learn(self.outer_of(step), |open| open.denied = true),
-            site::END => return self.end(key, step, process, Some(code(step.status)), batch),
+            site::END => return self.end(key, step, Some(code(step.status)), batch, server),
             // An HTTP/1 connection that no request had taken over has none open.
-            site::CLOSED => return self.end(key, step, process, Some(SWITCHING), batch),
+            site::CLOSED => return self.end(key, step, Some(SWITCHING), batch, server),
             // What its client was answered, if anything, isn't known.
-            site::ABORTED => return self.end(key, step, process, None, batch),
+            site::ABORTED => return self.end(key, step, None, batch, server),
             _ => {}
         }
         0
@@ -147,8 +152,8 @@ impl Requests {
                 return None;
             }
             self.unsettled.pop_front();
-            if let Some(head) = open.filter(|open| !open.denied).and_then(|open| open.head) {
-                return Some((key, head));
+            if let Some(open) = open.filter(|open| !open.denied) {
+                return Some((key, open.head));
             }
         }
         None
@@ -189,7 +194,7 @@ impl Requests {
     }
 
     fn begin(&mut self, key: Key, step: &bpf::Api<'_>) {
-        let open = self.open.get(&key).filter(|open| open.is_untouched());
+        let open = self.open.get(&key).filter(|open| open.is_untouched() && *open.audit_id == *step.text(4));
         if open.is_some_and(|open| step.head.boot_ns.saturating_sub(open.begun_ns) < TWICE) {
             return;
         }
@@ -198,7 +203,7 @@ impl Requests {
             self.given_up += 1;
         }
         self.next += 1;
-        let mut open = Open { number: self.next, begun_ns: step.head.boot_ns, head: Some(step.head), ..Open::default() };
+        let mut open = Open::new(self.next, step.head);
         open.method = text(&mut open, step, 0, "method");
         open.uri = redact::uri(&text(&mut open, step, 1, "path")).into();
         if open.truncated.last() == Some(&"path") && open.uri.contains(&b'?') {
@@ -207,6 +212,7 @@ impl Requests {
         }
         open.source = address(&text(&mut open, step, 2, "source")).into();
         open.user_agent = text(&mut open, step, 3, "user_agent");
+        open.audit_id = text(&mut open, step, 4, "audit_id");
         open.bytes = open.measure();
         self.bytes += open.bytes;
         self.order.push_back((key, open.number));
@@ -236,8 +242,16 @@ impl Requests {
         self.unsettled.extend(long.map(|number| (key, number)));
     }
 
-    fn end(&mut self, key: Key, step: &bpf::Api<'_>, process: u32, code: Option<u16>, batch: &mut Vec<u8>) -> u64 {
+    fn end(
+        &mut self,
+        key: Key,
+        step: &bpf::Api<'_>,
+        code: Option<u16>,
+        batch: &mut Vec<u8>,
+        server: impl FnOnce(&bpf::Head, &mut Vec<u8>) -> u32,
+    ) -> u64 {
         let Some(mut open) = self.remove(key) else { return 0 };
+        let process = server(&open.head, batch);
         // A session that was short has a beginning all the same.
         let begins = code.is_none_or(|code| code < 400) && !open.denied && self.unsettled.contains(&(key, open.number));
         if begins {
@@ -296,9 +310,30 @@ impl Requests {
 }
 
 impl Open {
+    /// One of which nothing is known but that it has begun.
+    fn new(number: u64, head: bpf::Head) -> Self {
+        Self {
+            number,
+            begun_ns: head.boot_ns,
+            head,
+            method: Box::default(),
+            uri: Box::default(),
+            source: Box::default(),
+            user_agent: Box::default(),
+            audit_id: Box::default(),
+            authenticated: None,
+            attributes: None,
+            handler: None,
+            denied: false,
+            bodies: Bodies::default(),
+            truncated: Vec::new(),
+            bytes: 0,
+        }
+    }
+
     /// Whether nothing is known but that it has begun.
     fn is_untouched(&self) -> bool {
-        self.audit_id.is_empty() && self.authenticated.is_none() && self.attributes.is_none() && !self.denied
+        self.authenticated.is_none() && self.attributes.is_none() && !self.denied
     }
 
     /// What its bodies say. A create is of the object that they show.

@@ -11,7 +11,7 @@ use std::{
 use rustc_hash::FxHashMap;
 
 use super::{
-    binary::{self, Site},
+    binary,
     inspection::{self, Inspection},
 };
 use crate::{
@@ -68,7 +68,15 @@ type Program = (u64, u64, i64, i64);
 struct Executable {
     program: Program,
     build: Build,
-    probes: Option<ApiProbes>,
+    attached: Option<Attached>,
+}
+
+/// Probes in an executable.
+#[derive(Debug)]
+struct Attached {
+    requests: ApiProbes,
+    /// Where bodies are wanted: their probes, or why there are none.
+    bodies: Option<Result<ApiProbes, String>>,
 }
 
 #[derive(Debug)]
@@ -225,7 +233,7 @@ impl Servers {
             Ok(opened) => opened,
             Err(e) => {
                 let build = Build::Known(Err(format!("opening its program: {e}")));
-                return Some(Executable { program: Program::default(), build, probes: None });
+                return Some(Executable { program: Program::default(), build, attached: None });
             }
         };
         let program = (found.dev(), found.ino(), found.ctime(), found.ctime_nsec());
@@ -233,7 +241,7 @@ impl Servers {
             Some((_, reason)) => Build::Known(Err(reason.clone())),
             None => Build::Pending(inspection::begin(file)),
         };
-        Some(Executable { program, build, probes: None })
+        Some(Executable { program, build, attached: None })
     }
 
     /// Traces a process, as soon as its program has been looked into.
@@ -252,8 +260,8 @@ impl Servers {
         let build = executable.build.known()?;
         let bodies = self.bodies;
         let outcome = build.and_then(|build| {
-            let version = attach(pid, build, bodies, &mut executable.probes, probes)?;
-            Ok((version, build.bodies.as_ref().err().filter(|_| bodies).cloned()))
+            let attached = attach(pid, build, bodies, &mut executable.attached, probes)?;
+            Ok((version(build), attached.bodies.as_ref().and_then(|bodies| bodies.as_ref().err().cloned())))
         });
         let name = name(pid, &server.stat);
         Some(match outcome {
@@ -287,8 +295,11 @@ impl Servers {
         // What is being looked into takes memory until that has ended.
         let unused = self.executables.extract_if(|id, executable| executable.build.known().is_some() && !is_used(id));
         for (_, executable) in unused {
-            if let Some(attached) = executable.probes {
-                probes.detach_api(attached);
+            if let Some(Attached { requests, bodies }) = executable.attached {
+                probes.detach_api(requests);
+                if let Some(Ok(bodies)) = bodies {
+                    probes.detach_api(bodies);
+                }
             }
         }
     }
@@ -325,25 +336,35 @@ fn is_named_so(pid: u32) -> bool {
     })
 }
 
-/// Has the probes report what a process does; in words, what it is.
-fn attach(
+/// Has the probes report what a process does.
+fn attach<'a>(
     pid: u32,
     build: &binary::Build,
     bodies: bool,
-    attached: &mut Option<ApiProbes>,
+    attached: &'a mut Option<Attached>,
     probes: &mut Probes,
-) -> Result<String, String> {
+) -> Result<&'a Attached, String> {
     let mut layout = build.layout;
     let bias = load_bias(pid).ok_or("its memory map can't be read")?;
-    layout.default_info = layout.default_info.wrapping_add(bias);
-    probes.watch_api_server(pid, &layout).map_err(|e| describe(&e))?;
-    if attached.is_none() {
-        let bodies = build.bodies.iter().flatten().filter(|_| bodies);
-        let sites: Vec<Site> = build.sites.iter().chain(bodies).cloned().collect();
-        let new = probes.attach_api(&exe(pid), &sites).inspect_err(|_| probes.forget_api_server(pid));
-        *attached = Some(new.map_err(|e| describe(&e))?);
+    for address in [&mut layout.default_info, &mut layout.audit_context] {
+        *address = address.wrapping_add(bias);
     }
-    Ok(version(build))
+    probes.watch_api_server(pid, &layout).map_err(|e| describe(&e))?;
+    if let Some(attached) = attached {
+        return Ok(attached);
+    }
+    let new = probes.attach_api(&exe(pid), &build.sites).inspect_err(|_| probes.forget_api_server(pid));
+    let requests = new.map_err(|e| describe(&e))?;
+    Ok(attached.insert(Attached { requests, bodies: bodies.then(|| attach_bodies(pid, build, probes)) }))
+}
+
+/// Has them report what requests carry; why that can't be is said, and the requests are traced without.
+fn attach_bodies(pid: u32, build: &binary::Build, probes: &mut Probes) -> Result<ApiProbes, String> {
+    let sites = build.bodies.as_ref().map_err(Clone::clone)?;
+    match probes.bodiless() {
+        Some(why) => Err(describe(why)),
+        None => probes.attach_api(&exe(pid), sites).map_err(|e| describe(&e)),
+    }
 }
 
 fn version(build: &binary::Build) -> String {
@@ -415,7 +436,7 @@ mod tests {
             Err("no API server".to_owned())
         });
         let program = Program::default();
-        servers.executables.insert((0, 0), Executable { program, build: Build::Pending(other), probes: None });
+        servers.executables.insert((0, 0), Executable { program, build: Build::Pending(other), attached: None });
         servers.finish();
         assert!(servers.inspect(own).is_none());
         drop(open);

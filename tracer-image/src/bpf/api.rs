@@ -16,9 +16,8 @@ use super::{AttachError, MapError, load};
 use crate::api::binary::Site;
 
 /// The programs, by what they are called.
-pub(super) const PROGRAMS: [&str; 10] = [
+pub(super) const PROGRAMS: [&str; 9] = [
     "api_begin",
-    "api_audit_id",
     "api_user",
     "api_attributes",
     "api_denied",

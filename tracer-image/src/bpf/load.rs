@@ -35,6 +35,8 @@ pub(super) struct Loaded {
     /// Where they end.
     pub(super) exits: Vec<OwnedFd>,
     pub(super) probes: Vec<ProbeStatus>,
+    /// Why bodies of requests can't be had, where they are wanted: all else can.
+    pub(super) bodiless: Option<AttachError>,
 }
 
 /// One of the kernel's own tracepoints, and its program.
@@ -103,8 +105,8 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
         Internal { program: "cgroup_mkdir", tracepoint: "cgroup_mkdir", wanted: options.scope.cgroups, needed: true },
         Internal { program: "cgroup_rmdir", tracepoint: "cgroup_rmdir", wanted: options.scope.cgroups, needed: false },
     ];
-    verify(&mut ebpf, &internal, options)?;
-    let mut loaded = Loaded { ebpf, enters: Vec::new(), exits: Vec::new(), probes: Vec::new() };
+    let bodiless = verify(&mut ebpf, &internal, options)?;
+    let mut loaded = Loaded { ebpf, enters: Vec::new(), exits: Vec::new(), probes: Vec::new(), bodiless };
     for tracepoint in internal.iter().filter(|one| one.wanted) {
         attach_internal(&mut loaded, tracepoint)?;
     }
@@ -200,8 +202,8 @@ where
 }
 
 /// Hands the programs to the kernel's verifier, which takes most of the time that loading takes: at once, on as many
-/// CPUs as there are.
-fn verify(ebpf: &mut Ebpf, internal: &[Internal], options: &Options) -> Result<(), AttachError> {
+/// CPUs as there are. Why it refused one for bodies of requests is no failure, but given.
+fn verify(ebpf: &mut Ebpf, internal: &[Internal], options: &Options) -> Result<Option<AttachError>, AttachError> {
     let outcomes: Vec<(String, Result<(), ProgramError>)> = thread::scope(|scope| {
         let mut threads = Vec::new();
         for (name, program) in ebpf.programs_mut() {
@@ -230,7 +232,14 @@ fn verify(ebpf: &mut Ebpf, internal: &[Internal], options: &Options) -> Result<(
         };
         threads.into_iter().map(ended).collect()
     });
-    outcomes.into_iter().try_for_each(|(name, outcome)| outcome.map_err(|e| verdict(&name, e)))
+    let mut bodiless = None;
+    for (name, outcome) in outcomes {
+        match outcome.map_err(|e| verdict(&name, e)) {
+            Err(e) if api::BODY_PROGRAMS.contains(&name.as_str()) => bodiless = Some(e),
+            outcome => outcome?,
+        }
+    }
+    Ok(bodiless)
 }
 
 fn attach_internal(loaded: &mut Loaded, probe: &Internal) -> Result<(), AttachError> {

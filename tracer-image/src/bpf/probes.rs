@@ -108,6 +108,8 @@ pub struct Probes {
     stopped: bool,
     /// Of the programs, by the time that they were stopped.
     missed: Option<u64>,
+    /// Why there are no programs for bodies, where these are wanted.
+    bodiless: Option<AttachError>,
 }
 
 impl Probes {
@@ -119,7 +121,7 @@ impl Probes {
             Err(e) if options.scope.cgroups => return Err(failed("looking for the control groups", e)),
             Err(_) => None,
         };
-        let load::Loaded { mut ebpf, enters, exits, probes: statuses } = load::load(options, hierarchy.as_ref())?;
+        let load::Loaded { mut ebpf, enters, exits, probes: statuses, bodiless } = load::load(options, hierarchy.as_ref())?;
         let ring = ebpf
             .take_map("RING")
             .ok_or(LoaderMapError::InvalidMapType { map_type: 0 })
@@ -138,6 +140,7 @@ impl Probes {
             malformed: 0,
             stopped: false,
             missed: None,
+            bodiless,
         };
         probes.find_exes();
         Ok(probes)
@@ -181,6 +184,11 @@ impl Probes {
     /// Attaches the probes for requests to an API server's executable, for all processes that run it.
     pub fn attach_api(&mut self, executable: &Path, sites: &[Site]) -> Result<ApiProbes, AttachError> {
         api::attach(&mut self.ebpf, executable, sites)
+    }
+
+    /// Why bodies of requests can't be had on this kernel, where they are wanted.
+    pub fn bodiless(&self) -> Option<&AttachError> {
+        self.bodiless.as_ref()
     }
 
     /// Takes them away.

@@ -101,8 +101,11 @@ impl Tracer {
         if verdict != Verdict::Plausible {
             return self.requests.discard(step);
         }
-        let process = self.api_server(&step.head);
-        let told = self.requests.take(step, process, &mut self.batch);
+        let Self { requests, containers, processes, batch, .. } = self;
+        let told = requests.take(step, batch, |head, batch| {
+            let container = containers.slot(head.cgroup, batch);
+            processes.slot(head, container, batch)
+        });
         self.count_requests(told);
         if self.batch.len() >= batch::FULL {
             self.flush();

@@ -109,7 +109,8 @@ fn run(server: &ApiServer, runtime: &Runtime) -> Result<Run> {
     Ok(Run { latency, create, cpu, rate: made / begun.elapsed().as_secs_f64() })
 }
 
-async fn until_shown(server: &ApiServer, session: &Session) -> Result<()> {
+/// Asks until a trace shows it.
+pub async fn until_shown(server: &ApiServer, session: &Session) -> Result<()> {
     let client = connect(&server.url())?;
     let begun = Instant::now();
     while session.shown() == 0 {
@@ -184,7 +185,7 @@ fn rss_mib(pid: u32) -> Result<f64> {
 }
 
 /// Has all threads of a process run on this CPU.
-fn pin(cpu: u8, pid: u32) -> Result<()> {
+pub fn pin(cpu: u8, pid: u32) -> Result<()> {
     let pinned = Command::new("taskset").args(["-a", "-p", "-c", &cpu.to_string(), &pid.to_string()]).output()?;
     ensure!(pinned.status.success(), "taskset: {}", String::from_utf8_lossy(&pinned.stderr));
     Ok(())

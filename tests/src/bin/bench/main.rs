@@ -2,8 +2,8 @@
 //!
 //! `bench` as root, with release builds of kubectl-knark and knark-tracer beside it; bpftrace, taskset and a mounted debugfs
 //! are needed. `bench cluster` measures the way through the test cluster instead,
-//! `bench rules` the matching of policies, `bench nodes` the order of many nodes' events, `bench api [FLAG...]` what an API server pays for a trace with these flags, and
-//! `bench soak [REQUESTS]` whether it takes harm.
+//! `bench rules` the matching of policies, `bench nodes` the order of many nodes' events, `bench api [FLAG...]` what an API server
+//! pays for a trace with these flags, `bench programs [FLAG...]` where that goes, and `bench soak [REQUESTS]` whether it takes harm.
 //! The load runs on the first CPU, the tracers on the second. Each figure is the median of paired runs: without a tracer,
 //! with knark, with bpftrace, and again.
 #![expect(clippy::cast_precision_loss, reason = "sizes and counts here are far below what an f64 holds exactly")]
@@ -11,6 +11,7 @@
 mod api;
 mod cluster;
 mod nodes;
+mod programs;
 mod rules;
 
 use std::{
@@ -39,10 +40,11 @@ fn main() -> Result<()> {
         ["rules"] => rules::growth(),
         ["nodes"] => nodes::growth(),
         ["api", flags @ ..] => api::cost(flags),
+        ["programs", flags @ ..] => programs::cost(flags),
         ["soak"] => api::soak(200_000),
         ["soak", requests] => api::soak(requests.parse()?),
         ["load", kind, count, path] => load(kind, count.parse()?, path),
-        _ => bail!("usage: bench [cluster|rules|nodes|api [FLAG...]|soak [REQUESTS]]"),
+        _ => bail!("usage: bench [cluster|rules|nodes|api [FLAG...]|programs [FLAG...]|soak [REQUESTS]]"),
     }
 }
 

@@ -73,7 +73,7 @@ fn take(requests: &mut Requests, steps: &[Step]) -> Vec<String> {
     for step in steps {
         let bytes = step.bytes();
         let Some(Record::Api(record)) = Record::parse(&bytes) else { panic!("no record of a step") };
-        items += usize::try_from(requests.take(&record, 3, &mut batch)).unwrap();
+        items += usize::try_from(requests.take(&record, &mut batch, |_, _| 3)).unwrap();
     }
     let told = told(&batch);
     assert_eq!(told.len(), items);
@@ -114,7 +114,7 @@ fn begin(at: u64, goroutine: u64, uri: &str) -> Step {
 }
 
 fn attributes(at: u64, goroutine: u64, parent: u64, user: &str, verb: &str, resource: &str, sub: &str) -> Step {
-    let texts = [user, "", verb, "prod", "", "v1", resource, sub, "web", "/x"];
+    let texts = [user, "", verb, "prod", "", "v1", resource, sub, "web"];
     step(site::ATTRIBUTES, at, goroutine, parent).texts(0, &texts).groups(&["dev", "all"])
 }
 
@@ -122,9 +122,8 @@ fn attributes(at: u64, goroutine: u64, parent: u64, user: &str, verb: &str, reso
 fn steps_on_two_goroutines_are_one_request() {
     let mut requests = Requests::default();
     let steps = [
-        begin(1, 10, "/api/v1/pods/web"),
+        begin(1, 10, "/api/v1/pods/web").texts(4, &["id-1"]),
         begin(2, 20, "/healthz"),
-        step(site::AUDIT_ID, 3, 10, 1).texts(0, &["id-1"]),
         step(site::USER, 4, 11, 10).texts(0, &["root", ""]).groups(&["dev"]),
         attributes(5, 11, 10, "alice", "get", "pods", ""),
         step(site::END, 6, 20, 1),
@@ -168,7 +167,7 @@ fn who_acts_as_oneself_is_no_impersonator() {
         let mut known = step(site::USER, 2, 10, 1).texts(0, &["alice", ""]).groups(real);
         known.groups += more;
         let mut acts = attributes(3, 10, 1, "alice", "get", "pods", "");
-        acts.texts.truncate(10);
+        acts.texts.truncate(9);
         acts = acts.groups(acting);
         acts.groups += more_acting;
         let told = take(&mut requests, &[begin(1, 10, "/x"), known, acts, step(site::END, 4, 10, 1)]);
@@ -247,8 +246,7 @@ fn long_running_requests_are_told_of_when_they_last() {
 fn steps_that_come_twice_are_one() {
     let mut requests = Requests::default();
     let twice = [
-        begin(1, 10, "/x"),
-        step(site::AUDIT_ID, 2, 10, 1).texts(0, &["id"]),
+        begin(1, 10, "/x").texts(4, &["id"]),
         step(site::USER, 3, 10, 1).texts(0, &["alice", ""]).groups(&["dev", "all"]),
         attributes(4, 10, 1, "alice", "watch", "pods", ""),
     ];
@@ -264,6 +262,8 @@ fn steps_that_come_twice_are_one() {
     // one whose steps but the first are lost, before another
     assert!(take(&mut requests, &[begin(8, 10, "/a"), begin(8 + TWICE, 10, "/b")]).is_empty());
     assert_eq!((requests.open(), requests.given_up()), (1, 1));
+    assert!(take(&mut requests, &[begin(9 + TWICE, 10, "/c").texts(4, &["other"])]).is_empty());
+    assert_eq!((requests.open(), requests.given_up()), (1, 2));
 }
 
 #[test]
@@ -300,16 +300,15 @@ fn nothing_that_a_client_chooses_is_odd() {
     let ours = |site| step(site, 1, 10, 1);
     for step in [
         ours(site::BEGIN).texts(0, &["\u{1}", "*", "[fe80::1%eth0]:6443", "\u{1}"]),
-        ours(site::AUDIT_ID).texts(0, &["any thing\n"]),
-        ours(site::AUDIT_ID),
+        ours(site::BEGIN).texts(0, &["GET", "/", "@", "", "any thing\n"]),
         ours(site::USER).texts(0, &["\u{7}", "\u{7}"]),
-        ours(site::ATTRIBUTES).texts(0, &["", "", "", "", "", "", "", "", "", "*"]),
+        ours(site::ATTRIBUTES).texts(0, &["", "", "", "", "", "", "", "", "*"]),
         ours(site::END).status(999),
     ] {
         assert_eq!(odd(&step), None, "{}", step.site);
     }
-    let mut unreadable = ours(site::AUDIT_ID);
-    unreadable.marks.push((0, api_text::FAULT));
+    let mut unreadable = ours(site::BEGIN).texts(0, &["GET", "/", "@", ""]);
+    unreadable.marks.push((4, api_text::FAULT));
     assert_eq!(odd(&unreadable), Some("audit id"));
     assert_eq!(odd(&ours(site::BEGIN).texts(0, &["GET", "/", "nowhere"])), Some("source"));
     assert_eq!(odd(&ours(site::END).status(1000)), Some("code"));
@@ -320,7 +319,7 @@ fn nothing_that_a_client_chooses_is_odd() {
 fn a_request_whose_beginning_is_refused_is_counted() {
     let mut requests = Requests::default();
     take(&mut requests, &[begin(1, 10, "/x")]);
-    for (step, given_up) in [(begin(2, 20, "/y"), 1), (step(site::AUDIT_ID, 3, 10, 1), 2), (step(site::END, 4, 10, 1), 2)] {
+    for (step, given_up) in [(begin(2, 20, "/y"), 1), (step(site::USER, 3, 10, 1), 2), (step(site::END, 4, 10, 1), 2)] {
         let bytes = step.bytes();
         let Some(Record::Api(record)) = Record::parse(&bytes) else { panic!("no record of a step") };
         requests.discard(&record);

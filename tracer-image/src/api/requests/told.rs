@@ -47,7 +47,7 @@ pub fn put(open: &Open, told: &Told, batch: &mut Vec<u8>) {
         (_, Some(401)) => Some(ApiDecision::Unauthenticated),
         _ => None,
     };
-    let id = format!("{}-{}-{}", open.head.map_or(0, |head| head.start_ns), open.begun_ns, open.number);
+    let id = format!("{}-{}-{}", open.head.start_ns, open.begun_ns, open.number);
     let guess = known.is_none().then(|| Attributes::of(&open.method, &open.uri));
     let none = Attributes::default();
     let known = known.or(guess.as_ref()).unwrap_or(&none);
