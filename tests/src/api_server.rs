@@ -47,8 +47,12 @@ impl ApiServer {
 
     /// The same with an audit log of this level: `RequestResponse` has bodies, `None` is no log.
     pub fn auditing(level: &str) -> Self {
-        let named = std::env::var_os("KNARK_API_SERVER");
-        Self::of(&named.map_or_else(|| programs().join("kube-apiserver"), PathBuf::from), level)
+        Self::of(&Self::program(), level)
+    }
+
+    /// The program that [`Self::start`] starts.
+    pub fn program() -> PathBuf {
+        std::env::var_os("KNARK_API_SERVER").map_or_else(|| programs().join("kube-apiserver"), PathBuf::from)
     }
 
     /// Starts this program with an audit log of this level, and waits until it is ready.

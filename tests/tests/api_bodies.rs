@@ -3,6 +3,8 @@
 
 use std::{
     fmt::Write as _,
+    fs,
+    os::unix::fs::PermissionsExt as _,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -252,4 +254,30 @@ fn bodies_of_requests_at_once_are_not_mixed() {
     }
     assert_eq!(seen, 200);
     assert_eq!(trace.events().last().unwrap()["summary"]["lost"], 0);
+}
+
+#[test]
+fn a_server_whose_bodies_cannot_be_seen_is_traced_without_them() {
+    let mut program = fs::read(ApiServer::program()).unwrap();
+    // It is stripped: this is the name in its table of functions.
+    let name = b"endpoints/handlers.limitedReadBodyWithRecordMetric\0";
+    let at = program.windows(name.len()).position(|bytes| bytes == name).unwrap();
+    program[at + name.len() - 2] = b'X';
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("kube-apiserver");
+    fs::write(&other, program).unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).unwrap();
+
+    let server = ApiServer::of(&other, "None");
+    let mut trace = trace(&[]);
+    await_first(&trace, &server);
+    let said = trace.says(&format!("what requests to API server {} (", server.pid()));
+    assert!(
+        said.contains("can't be seen: it lacks the function k8s.io/apiserver/pkg/endpoints/handlers.limitedReadBody"),
+        "{said}"
+    );
+    let event = trace.event("a request", |event| is_of(event, &server));
+    let api = &event["api"];
+    assert!(api["request_body"].is_null() && api["response_body"].is_null() && api["audit_id"].is_string(), "{api:#}");
+    assert_eq!(trace.interrupt(), Some(0), "{}", trace.stderr());
 }
