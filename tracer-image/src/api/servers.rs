@@ -82,7 +82,7 @@ struct Attached {
 #[derive(Debug)]
 enum Build {
     Pending(Inspection),
-    Known(Result<binary::Build, String>),
+    Known(Result<Box<binary::Build>, String>),
 }
 
 impl Build {
@@ -92,7 +92,7 @@ impl Build {
         if finished {
             let failed = || Self::Known(Err("looking into its program failed".into()));
             if let Self::Pending(inspection) = std::mem::replace(self, failed()) {
-                *self = inspection.join().map_or_else(|_| failed(), Self::Known);
+                *self = inspection.join().map_or_else(|_| failed(), |known| Self::Known(known.map(Box::new)));
             }
         }
         finished
@@ -101,7 +101,7 @@ impl Build {
     /// What was found out, or why nothing could be; none while that takes its time.
     fn known(&self) -> Option<Result<&binary::Build, String>> {
         match self {
-            Self::Known(known) => Some(known.as_ref().map_err(Clone::clone)),
+            Self::Known(known) => Some(known.as_deref().map_err(Clone::clone)),
             Self::Pending(_) => None,
         }
     }
