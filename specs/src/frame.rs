@@ -6,11 +6,13 @@
 
 mod api;
 mod item;
+mod log;
 
 use minicbor::{Decode, Encode, bytes::ByteVec};
 
 pub use api::*;
 pub use item::*;
+pub use log::*;
 
 /// How many process slots a tracer may use; a reader refuses larger numbers.
 pub const PROCESS_SLOTS: u32 = 16_384;
@@ -271,6 +273,9 @@ pub struct Plan {
     /// What those that change something carry and are answered; `None`: not wanted.
     #[n(8)]
     pub bodies: Option<Bodies>,
+    /// Read this audit log instead of all else.
+    #[n(9)]
+    pub log: Option<Box<LogPlan>>,
 }
 
 /// How bodies of requests and responses are wanted.

@@ -1,6 +1,7 @@
 //! The tracer's heart: takes records from the kernel, decides, names, encodes, and hands batches to the outbox.
 
 mod api;
+mod log;
 mod plan;
 mod want;
 
@@ -65,6 +66,9 @@ pub enum EngineError {
     /// The kernel's side can't be read.
     #[error("{0}")]
     Io(String, #[source] std::io::Error),
+    /// The audit log can't be read.
+    #[error("{0}")]
+    Log(String),
 }
 
 /// What the engine works with.
@@ -99,6 +103,9 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
                 return Ok(self.bye(reason, Status::default()));
             }
         };
+        if let Some(log) = &plan.log {
+            return self.read_log(log);
+        }
         let options = plan::options(&plan);
         let mut probes = Probes::attach(&options)?;
         plan::add_processes(&plan, &mut probes)?;
@@ -126,7 +133,7 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
         let stopped = self.obey(&mut tracer, &mut probes)?;
         tracer.containers.scan(&mut probes)?;
         let mut servers = self::api::Watch::begin(&mut tracer, &mut probes);
-        self.outbox.hello(&Up::Hello(hello(&probes, servers.probes())));
+        self.outbox.hello(&Up::Hello(hello(probes.attached().iter().map(probe).chain(servers.probes()).collect())));
         let reason = match stopped {
             Some(reason) => reason,
             None => self.follow(&mut tracer, &mut probes, &mut servers)?,
@@ -406,14 +413,14 @@ fn unknown(cgroup: u64) -> String {
     format!("#{cgroup}")
 }
 
-fn hello(probes: &Probes, servers: Vec<Probe>) -> Hello {
+fn hello(probes: Vec<Probe>) -> Hello {
     let name = rustix::system::uname();
     let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
     Hello {
         version: env!("CARGO_PKG_VERSION").into(),
         kernel: text(name.release()),
         arch: text(name.machine()),
-        probes: probes.attached().iter().map(probe).chain(servers).collect(),
+        probes,
         realtime_offset_ns: clock::realtime_offset_ns(),
         hostname: text(name.nodename()),
     }

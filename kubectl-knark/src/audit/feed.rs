@@ -5,15 +5,27 @@ use knark_specs::{
     frame::{Batch, Bodies, Ending, Hello, Item, Probe, Stage, Status, Up},
 };
 
-use super::log::{Log, Next};
+use knark_audit_log::{Log, Next};
+
+use super::node::{NodeLog, Word};
 use crate::source::Input;
 
 /// A log that is being read.
 pub struct Feed {
     node: u32,
-    log: Log,
+    log: Source,
+    /// It has been opened.
+    begun: bool,
     splitter: Splitter,
     told: Told,
+}
+
+/// Where a log is read.
+pub enum Source {
+    /// Here.
+    Here(Log),
+    /// On its node.
+    There(Box<NodeLog>),
 }
 
 /// What there was so far.
@@ -41,29 +53,38 @@ pub enum Step {
     Waiting,
     /// There is nothing more.
     Ended,
+    /// Nothing more can be had.
+    Failed(anyhow::Error),
 }
 
 impl Feed {
     /// A log of which nothing has been read. Requests from before `since_ns` (since the epoch) are left out.
-    pub fn new(node: u32, log: Log, since_ns: u64, bodies: Option<Bodies>) -> Self {
+    pub fn new(node: u32, log: Source, since_ns: u64, bodies: Option<Bodies>) -> Self {
         let mut items = Vec::new();
         put(&audit::process(), &mut items);
         let told = Told { since_ns, bodies, items, batches: 0, sent: 0, filtered: 0, repeated: 0, unreadable: 0, time_ns: 0 };
-        Self { node, log, splitter: Splitter::default(), told }
+        Self { node, log, begun: false, splitter: Splitter::default(), told }
     }
 
-    /// The introduction.
+    /// The introduction. What is on a node is not there at once.
     pub fn begin(&mut self) -> Vec<Input> {
+        let name = self.log.name().to_owned();
+        let mut inputs = vec![Input::Node { node: self.node, name }];
+        inputs.extend(matches!(self.log, Source::Here(_)).then(|| self.hello()));
+        inputs
+    }
+
+    fn hello(&mut self) -> Input {
+        self.begun = true;
         let hello = Hello {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: String::new(),
             arch: String::new(),
             probes: vec![Probe { name: "audit log".to_owned(), serves: "api".to_owned(), missing: None }],
             realtime_offset_ns: 0,
-            hostname: self.log.name.clone(),
+            hostname: self.log.name().to_owned(),
         };
-        let name = self.log.name.clone();
-        vec![Input::Node { node: self.node, name }, Input::Up { node: self.node, message: Up::Hello(hello) }]
+        Input::Up { node: self.node, message: Up::Hello(hello) }
     }
 
     /// How far it has been read, in nanoseconds since the epoch.
@@ -73,8 +94,19 @@ impl Feed {
 
     /// Reads on, with room for a piece.
     pub fn step(&mut self, piece: &mut [u8], seen: &mut Seen) -> Step {
-        let Self { log, splitter, told, .. } = self;
-        match log.next(piece) {
+        let Self { node, log, splitter, told, .. } = self;
+        let word = match log {
+            Source::Here(log) => Word::Log(log.next(piece)),
+            Source::There(log) => log.next(piece),
+        };
+        let next = match word {
+            Word::Log(next) => next,
+            Word::Begun => return Step::Told(vec![self.hello()]),
+            Word::Phase(phase) => return Step::Told(vec![Input::Phase { node: *node, phase }]),
+            Word::Gone(None) => return Step::Ended,
+            Word::Gone(Some(error)) => return Step::Failed(error),
+        };
+        match next {
             Next::Bytes(length) => {
                 let file = log.reading();
                 splitter.push(&piece[..length], |piece| told.take(piece, &file, seen));
@@ -98,8 +130,27 @@ impl Feed {
         Step::Told(self.say())
     }
 
+    /// The last words where it ends too early: what was begun, and all that follows, is missed.
+    pub fn fail(mut self, error: anyhow::Error) -> Vec<Input> {
+        if self.begun {
+            let (file, mut seen) = (self.log.reading(), Seen::default());
+            let Self { splitter, told, .. } = &mut self;
+            splitter.end(|piece| told.take(piece, &file, &mut seen));
+            told.unreadable += 1;
+        }
+        self.end_with(Some(error))
+    }
+
     /// The last words.
-    pub fn end(mut self) -> Vec<Input> {
+    pub fn end(self) -> Vec<Input> {
+        self.end_with(None)
+    }
+
+    fn end_with(mut self, error: Option<anyhow::Error>) -> Vec<Input> {
+        let gone = Input::Gone { node: self.node, error };
+        if !self.begun {
+            return vec![gone];
+        }
         let Told { repeated, unreadable, .. } = self.told;
         if repeated > 0 {
             self.told.note(&format!("{repeated} {} there before, and shown once", were(repeated)));
@@ -110,7 +161,7 @@ impl Feed {
         let mut inputs = self.say();
         let bye = Up::Bye { reason: Ending::Stopped, status: self.told.status() };
         inputs.push(Input::Up { node: self.node, message: bye });
-        inputs.push(Input::Gone { node: self.node, error: None });
+        inputs.push(gone);
         inputs
     }
 
@@ -124,6 +175,24 @@ impl Feed {
         messages.push(Up::Status(told.status()));
         let node = self.node;
         messages.into_iter().map(|message| Input::Up { node, message }).collect()
+    }
+}
+
+impl Source {
+    /// As events call it.
+    fn name(&self) -> &str {
+        match self {
+            Self::Here(log) => &log.name,
+            Self::There(log) => &log.node,
+        }
+    }
+
+    /// The file that is being read.
+    fn reading(&self) -> String {
+        match self {
+            Self::Here(log) => log.reading(),
+            Self::There(log) => log.reading(),
+        }
     }
 }
 

@@ -115,6 +115,18 @@ fn terminated_text(terminated: &ContainerStateTerminated, image: &str) -> String
     }
 }
 
+/// Whether the pod's volumes are mounted and its sandbox is there; Kubernetes before 1.29 doesn't tell.
+pub fn is_prepared(pod: &Pod) -> Option<bool> {
+    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.find(|condition| condition.type_ == "PodReadyToStartContainers").map(|condition| condition.status == "True")
+}
+
+/// Why volumes can't be mounted, out of a pod's events.
+pub fn unmounted(events: &[Event]) -> Option<String> {
+    let failed = events.iter().rfind(|event| event.reason.as_deref() == Some("FailedMount"));
+    failed.and_then(|event| event.message.clone())
+}
+
 /// Why a Job has no pod, out of its events.
 pub fn without_pod(events: &[Event]) -> Option<String> {
     let failed = events.iter().rfind(|event| event.reason.as_deref() == Some("FailedCreate"));

@@ -9,7 +9,8 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use serde_json::json;
+use knark_specs::frame::LOG_FOLDER;
+use serde_json::{Value, json};
 
 use super::{control_plane::Servers, selector::is_word};
 
@@ -55,6 +56,8 @@ pub struct Template {
     pub pull_secrets: Vec<String>,
     /// Where API servers are traced.
     pub servers: Servers,
+    /// Instead of tracing, an audit log is read that lies in this folder of the node.
+    pub log_folder: Option<String>,
     /// All capabilities instead of the fewest.
     pub privileged: bool,
     /// When the cluster itself ends it.
@@ -89,10 +92,9 @@ impl Template {
     /// The pod by itself, to ask admission about it.
     pub fn pod(&self, number: u32, node: &str) -> serde_json::Result<Pod> {
         let pull_secrets: Vec<_> = self.pull_secrets.iter().map(|name| json!({ "name": name })).collect();
-        let server = self.servers.are_on(node).then_some(SERVER_CAPABILITY);
         // Looking into an API server's program takes as much memory as the program has bytes.
         let memory = if self.servers.are_on(node) { "384Mi" } else { "256Mi" };
-        let capabilities: Vec<&str> = CAPABILITIES.into_iter().chain(server).filter(|_| !self.privileged).collect();
+        let (volumes, mounts): (Vec<_>, Vec<_>) = self.host_paths().into_iter().unzip();
         serde_json::from_value(json!({
             "metadata": {
                 "name": self.job_name(number),
@@ -104,7 +106,7 @@ impl Template {
                 "nodeName": node,
                 "activeDeadlineSeconds": self.deadline_seconds(),
                 "restartPolicy": "Never",
-                "hostPID": true,
+                "hostPID": self.log_folder.is_none(),
                 "automountServiceAccountToken": false,
                 "enableServiceLinks": false,
                 "terminationGracePeriodSeconds": 2,
@@ -124,27 +126,50 @@ impl Template {
                         "requests": { "cpu": "10m", "memory": "32Mi" },
                         "limits": { "memory": memory },
                     },
-                    "securityContext": {
-                        "privileged": self.privileged,
-                        "allowPrivilegeEscalation": self.privileged,
-                        "readOnlyRootFilesystem": true,
-                        "capabilities": { "drop": ["ALL"], "add": capabilities },
-                        "seccompProfile": { "type": "Unconfined" },
-                        "appArmorProfile": { "type": "Unconfined" },
-                        "seLinuxOptions": { "type": "spc_t" },
-                    },
-                    "volumeMounts": [
-                        { "name": "tracefs", "mountPath": "/sys/kernel/tracing", "readOnly": true },
-                        // A container sees its own part of the cgroup tree only.
-                        { "name": "cgroup", "mountPath": "/host/sys/fs/cgroup", "readOnly": true },
-                    ],
+                    "securityContext": self.security(node),
+                    "volumeMounts": mounts,
                 }],
-                "volumes": [
-                    { "name": "tracefs", "hostPath": { "path": "/sys/kernel/tracing" } },
-                    { "name": "cgroup", "hostPath": { "path": "/sys/fs/cgroup" } },
-                ],
+                "volumes": volumes,
             },
         }))
+    }
+
+    fn security(&self, node: &str) -> Value {
+        // Who reads a file of root's as root needs nothing more.
+        let added = if self.log_folder.is_some() || self.privileged { &[][..] } else { &CAPABILITIES };
+        let server = (self.servers.are_on(node) && !self.privileged).then_some(SERVER_CAPABILITY);
+        let mut security = json!({
+            "privileged": self.privileged,
+            "allowPrivilegeEscalation": self.privileged,
+            "readOnlyRootFilesystem": true,
+            "capabilities": { "drop": ["ALL"], "add": added.iter().copied().chain(server).collect::<Vec<_>>() },
+            "seccompProfile": { "type": "Unconfined" },
+            "appArmorProfile": { "type": "Unconfined" },
+            "seLinuxOptions": { "type": "spc_t" },
+        });
+        if self.log_folder.is_some() {
+            security["seccompProfile"]["type"] = "RuntimeDefault".into();
+            // The runtime's default where the node has AppArmor; named, it would be refused where it has not.
+            security["appArmorProfile"] = Value::Null;
+        }
+        security
+    }
+
+    /// What of the node is mounted, read-only: each volume, and its place in the container.
+    fn host_paths(&self) -> Vec<(Value, Value)> {
+        let mount = |name: &str, path: &str, kind: &str, at: &str| {
+            let volume = json!({ "name": name, "hostPath": { "path": path, "type": kind } });
+            (volume, json!({ "name": name, "mountPath": at, "readOnly": true }))
+        };
+        match &self.log_folder {
+            // A folder that isn't there must not be made.
+            Some(folder) => vec![mount("log", folder, "Directory", LOG_FOLDER)],
+            None => vec![
+                mount("tracefs", "/sys/kernel/tracing", "", "/sys/kernel/tracing"),
+                // A container sees its own part of the cgroup tree only.
+                mount("cgroup", "/sys/fs/cgroup", "", "/host/sys/fs/cgroup"),
+            ],
+        }
     }
 
     fn deadline_seconds(&self) -> i64 {
@@ -188,6 +213,7 @@ mod tests {
             pull_policy: "Never".into(),
             pull_secrets: vec!["mirror".into()],
             servers: Servers::On(["server".to_owned()].into()),
+            log_folder: None,
             privileged: false,
             deadline: Duration::from_secs(90),
             public_key: "key=".into(),
@@ -227,6 +253,21 @@ mod tests {
             let mounts = pod.containers[0].volume_mounts.as_ref().unwrap();
             assert!(mounts.iter().all(|m| m.name != volume.name || m.read_only == Some(true)), "{}", volume.name);
         }
+    }
+
+    #[test]
+    fn a_pod_that_reads_a_log_has_its_folder_and_nothing_else() {
+        let template = Template { servers: Servers::Nowhere, log_folder: Some("/var/log/kubernetes".into()), ..template() };
+        let pod = template.pod(0, "n").unwrap().spec.unwrap();
+        assert_eq!((pod.host_pid, pod.host_network, pod.host_ipc), (Some(false), None, None));
+        let context = pod.containers[0].security_context.clone().unwrap();
+        assert_eq!(context.capabilities.unwrap().add.unwrap(), [] as [&str; 0]);
+        assert_eq!((context.privileged, context.seccomp_profile.unwrap().type_.as_str()), (Some(false), "RuntimeDefault"));
+        let [volume] = &pod.volumes.unwrap()[..] else { panic!("one volume") };
+        let path = volume.host_path.as_ref().unwrap();
+        assert_eq!((path.path.as_str(), path.type_.as_deref()), ("/var/log/kubernetes", Some("Directory")));
+        let [mount] = &pod.containers[0].volume_mounts.as_ref().unwrap()[..] else { panic!("one mount") };
+        assert_eq!((mount.mount_path.as_str(), mount.read_only), (LOG_FOLDER, Some(true)));
     }
 
     #[test]

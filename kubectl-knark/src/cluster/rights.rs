@@ -46,13 +46,14 @@ const fn only(
     Need { place, group, resource, verbs, only_for: Some(for_) }
 }
 
-const NEEDS: [Need; 14] = [
+const NEEDS: [Need; 15] = [
     need(Place::Tracers, "batch", "jobs", &["create", "delete"]),
     // Created in a dry run alone, so that admission is asked before anything is made.
     need(Place::Tracers, "", "pods", &["create", "list", "watch"]),
     // Websockets ask for get, and newer API servers for create as well.
     need(Place::Tracers, "", "pods/exec", &["get", "create"]),
     only("ending faster", Place::Tracers, "", "pods", &["delete"]),
+    only("why the pod of --audit-log node:PATH, or a Job's, doesn't start", Place::Tracers, "", "events", &["list"]),
     only("cleanup", Place::Tracers, "batch", "jobs", &["list"]),
     need(Place::Targets, "", "pods", &["list", "watch"]),
     only("targets such as deploy/web", Place::Targets, "apps", "deployments", &["get"]),
@@ -62,7 +63,13 @@ const NEEDS: [Need; 14] = [
     only("targets such as job/web", Place::Targets, "batch", "jobs", &["get"]),
     only("targets such as svc/web or rc/web", Place::Targets, "", "services", &["get"]),
     only("targets such as svc/web or rc/web", Place::Targets, "", "replicationcontrollers", &["get"]),
-    only("--node-selector, -A, --on api, and messages about nodes", Place::Cluster, "", "nodes", &["get", "list"]),
+    only(
+        "--node-selector, -A, --on api, --audit-log node:PATH, and messages about nodes",
+        Place::Cluster,
+        "",
+        "nodes",
+        &["get", "list"],
+    ),
 ];
 
 /// A right, and whether the user has it.

@@ -206,7 +206,7 @@ async fn trace_node(
             () = stopped(&mut shared.stop) => return Ok(()),
         }
     };
-    let _ = say("attaching probes").await;
+    let _ = say(if shared.plan.log.is_some() { "opening the log" } else { "attaching probes" }).await;
     Stream { tracers, number, job: &job, pod: &pod }.follow(shared, out).await
 }
 

@@ -181,6 +181,7 @@ impl TracerFlags {
             privileged: self.privileged,
             deadline: self.deadline.unwrap_or_else(|| duration.map_or(DEADLINE, |duration| duration.saturating_add(BEYOND_FOR))),
             servers: Servers::Nowhere,
+            log_folder: None,
             public_key: BASE64_STANDARD.encode(key.verifying_key().as_bytes()),
         }
     }
@@ -362,7 +363,8 @@ pub fn new_id() -> Result<String> {
     Ok(format!("{number:08x}"))
 }
 
-async fn pass_on(mut stop: watch::Receiver<bool>, to: Arc<watch::Sender<bool>>) {
+/// Asks for the end through `to` as well.
+pub async fn pass_on(mut stop: watch::Receiver<bool>, to: Arc<watch::Sender<bool>>) {
     if stop.wait_for(|stop| *stop).await.is_ok() {
         to.send_replace(true);
     }

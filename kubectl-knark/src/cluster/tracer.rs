@@ -41,6 +41,8 @@ pub const NAMESPACES: [&str; 2] = ["knark-system", "kube-system"];
 const POD_WITHIN: Duration = Duration::from_secs(20);
 /// A kubelet that is alive says something about a new pod within this time.
 const KUBELET_WITHIN: Duration = Duration::from_secs(45);
+/// How often it is looked whether the folder of a log could be mounted.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long the removal of pods is waited for.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
@@ -220,6 +222,7 @@ impl Tracers {
         let mut pods = self.pods.clone();
         let created = Instant::now();
         let mut said = "";
+        let at_most = if self.template.log_folder.is_some() { LOOK_EVERY } else { Duration::from_hours(1) };
         loop {
             let (seen, refused) = {
                 let pods = pods.borrow_and_update();
@@ -237,6 +240,9 @@ impl Tracers {
                             said = doing;
                             let _ = phase.send(doing).await;
                         }
+                        if let Some(why) = self.lacks_folder(pod, created.elapsed()).await {
+                            return Err(TracerError::Over(why));
+                        }
                         // Once the kubelet has the pod, pulling an image may take any time.
                         let unknown =
                             pod.status.as_ref().is_none_or(|s| s.container_statuses.is_none() && s.start_time.is_none());
@@ -245,7 +251,7 @@ impl Tracers {
                 },
             };
             let Some(left) = left else { return Err(self.late(job, node, seen.is_some()).await) };
-            if let Ok(Err(_)) = timeout(left.min(Duration::from_hours(1)), pods.changed()).await {
+            if let Ok(Err(_)) = timeout(left.min(at_most), pods.changed()).await {
                 return Err(over("the watch of the tracer's pod ended"));
             }
         }
@@ -267,6 +273,29 @@ impl Tracers {
             if pods.changed().await.is_err() {
                 return over("the watch of the tracer's pod ended");
             }
+        }
+    }
+
+    /// What keeps the folder of a log from being mounted: the pod would wait for it for ever.
+    async fn lacks_folder(&self, pod: &Pod, waited: Duration) -> Option<String> {
+        let is_prepared = diagnose::is_prepared(pod);
+        let folder = self.template.log_folder.as_ref().filter(|_| is_prepared != Some(true))?;
+        let events: Api<Event> = Api::namespaced(self.cluster.client.clone(), self.namespace());
+        let fields = format!("involvedObject.name={},reason=FailedMount", pod.name_any());
+        let events = events.list(&ListParams::default().fields(&fields)).await.map(|events| events.items).unwrap_or_default();
+        match diagnose::unmounted(&events) {
+            Some(why) if why.contains("is not a directory") => Some(format!(
+                "there is no folder {folder} on this node: --audit-log-path of its kube-apiserver says where the log is, and --node chooses \
+                 other nodes"
+            )),
+            Some(why) => Some(format!("the folder {folder} of this node can't be mounted: {why}")),
+            None if is_prepared == Some(false) && waited > KUBELET_WITHIN => Some(format!(
+                "the node has not prepared the pod within {} s: is there a folder {folder}? `kubectl describe pod -n {} {}` tells while it waits",
+                KUBELET_WITHIN.as_secs(),
+                self.namespace(),
+                pod.name_any(),
+            )),
+            None => None,
         }
     }
 

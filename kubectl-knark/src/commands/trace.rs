@@ -6,13 +6,14 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use ed25519_dalek::SigningKey;
+use futures::future::join_all;
 use knark_specs::frame::{HostFilter, Plan, Target};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
     audit::{AuditFlags, AuditLogs},
     bodies::BodyFlags,
-    cluster::{self, ClusterRequest, ConnectionFlags, TargetFlags, TracerFlags},
+    cluster::{self, ClusterRequest, ConnectionFlags, NodeLogs, Remover, Running, TargetFlags, TracerFlags},
     exit::Exit,
     filter::{Filter, Kind, RequestFilter},
     local,
@@ -53,6 +54,9 @@ const QUEUE: usize = 64;
 
   # What an API server's audit log says, old files first, by your policies
   kubectl knark trace --audit-log /var/log/kubernetes/ -f policies/ --fail-on-match
+
+  # The same, where it lies on the nodes of the control plane
+  kubectl knark trace --audit-log node:/var/log/kubernetes/audit.log --follow --since 0s
 
 Exit status: 0 done (Ctrl-C is the usual end), 1 failed, 2 wrong usage or a policy that can't be used, 3 events were lost, 4 a rule matched (--fail-on-match), 130 interrupted before anything streamed.")]
 pub struct Args {
@@ -153,7 +157,7 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
     traced
 }
 
-/// Audit logs and nothing else: no tracer is started, and no cluster asked but for policies.
+/// Audit logs and nothing else: nothing is traced, and no cluster asked but for policies and for logs on its nodes.
 async fn in_audit_logs(
     args: &Args,
     logs: AuditLogs,
@@ -161,34 +165,56 @@ async fn in_audit_logs(
     quit: mpsc::Sender<()>,
     signals: &mut mpsc::Receiver<()>,
 ) -> anyhow::Result<Exit> {
-    let (stop, stopped) = watch::channel(false);
+    let (stop, _) = watch::channel(false);
     let cluster = if args.policies.from_cluster { Some(args.connection.connect().await?) } else { None };
     let policies = args.policies(cluster.as_ref()).await?;
+    let on_nodes = tokio::select! {
+        on_nodes = args.node_logs(cluster.as_ref()) => on_nodes?,
+        Some(()) = signals.recv() => return Ok(Exit::Interrupted),
+    };
     let (sink, inputs) = mpsc::channel(QUEUE);
     let weak = sink.downgrade();
     let options = Options {
         complete: logs.complete,
         filter: Filter { requests: args.requests.clone().within(args.connection.namespace.as_deref()), ..Filter::default() },
         // What is about pods is about none here, and one log need not be told from others.
-        local: logs.count() == 1,
+        local: logs.count_with(on_nodes.as_ref()) == 1,
         ..args.options(recorder, true, None, Requests::Unwanted, quit)?
     };
-    logs.start(stopped, sink)?;
+    let (begun, running) = begin(logs, on_nodes, &stop, sink);
     let alerts = policies.map(|policies| args.alerts(policies, Labels::default(), cluster, weak));
-    let ended = pipeline::run(None, inputs, &stop, signals, Options { alerts, ..options }).await?;
-    ended.finish(signals).await
+    let ended = match begun {
+        Ok(()) => pipeline::run(None, inputs, &stop, signals, Options { alerts, ..options }).await,
+        Err(error) => Err(error),
+    };
+    end(ended, &stop, running, signals).await
 }
 
-/// Has the audit logs read, as the first nodes; gives where the others are to be told of.
-fn beside(
-    logs: Option<AuditLogs>,
-    stop: &watch::Receiver<bool>,
+/// Begins to read audit logs, those on nodes by pods of their own.
+fn begin(
+    mut logs: AuditLogs,
+    on_nodes: Option<NodeLogs>,
+    stop: &watch::Sender<bool>,
     sink: mpsc::Sender<Input>,
-) -> anyhow::Result<mpsc::Sender<Input>> {
-    let Some(logs) = logs else { return Ok(sink) };
-    let others = source::after(logs.count(), sink.clone());
-    logs.start(stop.clone(), sink)?;
-    Ok(others)
+) -> (anyhow::Result<()>, Vec<Running>) {
+    let mut running = Vec::new();
+    if let Some(on_nodes) = on_nodes {
+        tell(on_nodes.warnings.clone(), sink.clone());
+        for (stream, pod) in on_nodes.begin(&stop.subscribe()) {
+            logs.add_stream(stream);
+            running.push(pod);
+        }
+    }
+    (logs.start(stop.clone(), sink), running)
+}
+
+/// There may be more warnings than a sink has room for that nobody reads yet.
+fn tell(warnings: Vec<String>, sink: mpsc::Sender<Input>) {
+    tokio::spawn(async move {
+        for warning in warnings {
+            let _ = sink.send(Input::Warning(warning)).await;
+        }
+    });
 }
 
 async fn on_host(
@@ -213,8 +239,13 @@ async fn on_host(
     let rules = policies.as_ref().map(|(policies, _)| &**policies);
     let plan = Plan { target, exclude_pids: vec![std::process::id()], ..args.plan(rules)? };
     let requests = args.need(&plan, rules);
-    let sink = beside(logs, &stopped, sink)?;
-    local::start(session_key()?, plan, stopped, sink)?;
+    let others = source::after(logs.as_ref().map_or(0, AuditLogs::count), sink.clone());
+    if let Some(logs) = logs {
+        logs.start(stop.clone(), sink)?;
+    } else {
+        drop(sink);
+    }
+    local::start(session_key()?, plan, stopped, others)?;
     let alerts = policies.map(|policies| args.alerts(policies, Labels::default(), None, weak));
     let options = args.options(recorder, false, alerts, requests, quit)?;
     let ended = pipeline::run(None, inputs, &stop, signals, options).await?;
@@ -236,7 +267,6 @@ async fn in_cluster(
     let rules = policies.as_ref().map(|(policies, _)| &**policies);
     let plan = args.plan(rules)?;
     let requests = args.need(&plan, rules);
-    let sink = beside(logs, &stopped, sink)?;
     let request = ClusterRequest {
         connection: args.connection.clone(),
         target: args.target.clone(),
@@ -246,30 +276,56 @@ async fn in_cluster(
         policies: policies.as_ref().map(|(policies, _)| Arc::clone(policies)),
         watch: args.rules.watch,
     };
-    let (running, labels) = tokio::select! {
-        running = cluster::start(request, Arc::new(session_key()?), sink, stopped) => running?,
+    let started = async {
+        let on_nodes = args.node_logs(cluster.as_ref()).await?;
+        let logs_before = logs.as_ref().map_or(0, |logs| logs.count_with(on_nodes.as_ref()));
+        let others = source::after(logs_before, sink.clone());
+        let (running, labels) = cluster::start(request, Arc::new(session_key()?), others, stopped).await?;
+        anyhow::Ok((on_nodes, running, labels))
+    };
+    let (on_nodes, traced, labels) = tokio::select! {
+        started = started => started?,
         Some(()) = signals.recv() => return Ok(Exit::Interrupted),
     };
+    let (begun, mut running) = if let Some(logs) = logs {
+        begin(logs, on_nodes, &stop, sink)
+    } else {
+        drop(sink);
+        (Ok(()), Vec::new())
+    };
+    running.push(traced);
     let whole_nodes = args.target.targets.iter().any(|target| target.starts_with("no"));
     let many_namespaces = args.target.all_namespaces
         || policies.is_some() && args.target.targets.is_empty()
         || whole_nodes && args.target.targets.iter().all(|target| target.contains('/'));
     let alerts = policies.map(|policies| args.alerts(policies, labels, cluster, weak));
     // A terminal that can't be taken must not keep the pods from being removed.
-    let ended = match args.options(recorder, many_namespaces, alerts, requests, quit) {
+    let ended = match begun.and_then(|()| args.options(recorder, many_namespaces, alerts, requests, quit)) {
         Ok(options) => pipeline::run(None, inputs, &stop, signals, options).await,
         Err(error) => Err(error),
     };
-    stop.send_replace(true);
+    end(ended, &stop, running, signals).await
+}
 
+/// Shows what is left, and removes what was made in the cluster.
+async fn end(
+    ended: anyhow::Result<pipeline::Ended>,
+    stop: &watch::Sender<bool>,
+    running: Vec<Running>,
+    signals: &mut mpsc::Receiver<()>,
+) -> anyhow::Result<Exit> {
+    stop.send_replace(true);
     let hurried = ended.as_ref().is_ok_and(pipeline::Ended::is_hurried);
-    let remover = running.remover();
+    let removers: Vec<_> = running.iter().map(Running::remover).collect();
     let removed = async {
         if hurried {
             // What this can't remove, the regular end tries again.
-            let _ = remover.remove().await;
+            join_all(removers.iter().map(Remover::remove)).await;
         }
-        running.finish().await
+        let mut removed = join_all(running.into_iter().map(Running::finish)).await;
+        let first = removed.iter().position(Result::is_err).map(|at| removed.swap_remove(at));
+        removed.iter().filter_map(|removed| removed.as_ref().err()).for_each(crate::exit::warn);
+        first.unwrap_or(Ok(()))
     };
     let mut removed = std::pin::pin!(removed);
     let mut early = None;
@@ -294,7 +350,7 @@ async fn in_cluster(
     } else {
         tokio::select! {
             removed = removed => removed,
-            Some(()) = signals.recv() => Err(remover.give_up()),
+            Some(()) = signals.recv() => Err(give_up(&removers)),
         }
     };
     if let (Err(_), Err(left)) = (&shown, &removed) {
@@ -303,6 +359,14 @@ async fn in_cluster(
     let exit = shown?;
     removed?;
     Ok(exit)
+}
+
+/// What may still be there.
+fn give_up(removers: &[Remover]) -> anyhow::Error {
+    let mut left = removers.iter().map(Remover::give_up);
+    let last = left.next_back();
+    left.for_each(|left| crate::exit::warn(&left));
+    last.unwrap_or_else(|| anyhow::anyhow!("the end was not waited for"))
 }
 
 fn session_key() -> anyhow::Result<SigningKey> {

@@ -1,6 +1,6 @@
 //! What the flags of `trace` mean together.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use knark_specs::{frame::Plan, policy::matcher::Policies};
 use tokio::sync::{mpsc, watch};
@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use super::{Args, RuleFlags};
 use crate::{
     audit::AuditLogs,
-    cluster::{Cluster, TargetFlags},
+    cluster::{Cluster, LogRequest, NodeLogs, TargetFlags},
     exit::UsageError,
     filter::{Filter, Kind},
     pipeline::{
@@ -35,15 +35,13 @@ impl Args {
                 "--on leaves out api, and audit logs tell of nothing else: add api, or drop --audit-log",
             ));
         }
-        if let Some(path) = self.audit.logs.iter().find(|path| path.as_os_str().as_encoded_bytes().starts_with(b"node:")) {
-            let text = format!(
-                "{}: audit logs of nodes are not read yet: `ssh NODE cat PATH | kubectl knark trace --audit-log -`",
-                path.display()
-            );
+        if self.host.local
+            && let Some(place) = self.audit.on_nodes().first()
+        {
+            let text = format!("node:{place} is on a node of a cluster, and --local asks none: name this host's file {place}");
             return Err(UsageError::because(text));
         }
-        let is_input = |path: &PathBuf| path.as_os_str() == "-";
-        if self.audit.logs.iter().any(is_input) && self.policies.files.iter().any(is_input) {
+        if self.audit.has_input() && self.policies.files.iter().any(|path| path.as_os_str() == "-") {
             return Err(UsageError::because(
                 "standard input can't be both an audit log and a policy: name a file for one of them",
             ));
@@ -51,11 +49,36 @@ impl Args {
         self.audit.open(self.bodies.wanted()).map(Some)
     }
 
+    /// The audit logs on nodes that are asked for, once it is clear that their pods would be admitted.
+    pub(super) async fn node_logs(&self, cluster: Option<&Cluster>) -> anyhow::Result<Option<NodeLogs>> {
+        let places = self.audit.on_nodes();
+        if places.is_empty() {
+            return Ok(None);
+        }
+        let request = LogRequest {
+            nodes: self.target.node_choice().map_err(|error| UsageError::because(error.to_string()))?,
+            places,
+            follow: self.audit.follow,
+            tracer: self.tracer.clone(),
+            duration: self.duration,
+        };
+        let connected;
+        let cluster = if let Some(cluster) = cluster {
+            cluster
+        } else {
+            connected = self.connection.connect().await?;
+            &connected
+        };
+        NodeLogs::prepare(cluster, request, Arc::new(super::session_key()?)).await.map(Some)
+    }
+
     /// Whether anything is asked for that audit logs don't tell: pods, nodes, or other kinds of events.
     pub(super) fn needs_tracers(&self) -> bool {
         let TargetFlags { targets, selector, all_namespaces, containers, nodes, node_selector } = &self.target;
-        let lists = [targets, containers, nodes].iter().any(|list| !list.is_empty());
-        let has_target = lists || selector.is_some() || *all_namespaces || node_selector.is_some();
+        let lists = [targets, containers].iter().any(|list| !list.is_empty());
+        // They also say where logs on nodes are.
+        let has_nodes = (!nodes.is_empty() || node_selector.is_some()) && self.audit.on_nodes().is_empty();
+        let has_target = lists || selector.is_some() || *all_namespaces || has_nodes;
         // A namespace alone chooses among requests.
         let tells_all = !self.on.is_empty() && self.on.iter().all(|kind| *kind == Kind::Api);
         (has_target || self.host.local) && !tells_all || self.on.iter().any(|kind| *kind != Kind::Api)

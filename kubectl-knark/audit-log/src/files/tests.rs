@@ -1,4 +1,7 @@
+use std::{fs, path::Path};
+
 use super::*;
+use crate::{From, Log, PIECE};
 
 /// Reads until nothing more comes: the text, and what is said of what went wrong.
 fn rest(log: &mut Log) -> (String, Vec<String>) {
@@ -6,7 +9,7 @@ fn rest(log: &mut Log) -> (String, Vec<String>) {
     loop {
         match log.next(&mut piece) {
             Next::Bytes(length) => text.extend_from_slice(&piece[..length]),
-            Next::FileEnded(note) => said.extend(note.map(str::to_owned)),
+            Next::FileEnded(note) => said.extend(note.map(String::from)),
             Next::Broken(why) => said.push(why.to_string()),
             Next::Nothing | Next::End => return (String::from_utf8(text).unwrap(), said),
         }
