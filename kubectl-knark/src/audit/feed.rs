@@ -127,7 +127,8 @@ impl Feed {
             Next::Nothing => return Step::Waiting,
             Next::End => return Step::Ended,
         }
-        Step::Told(self.say())
+        // Before its Hello there is nothing that could be said.
+        Step::Told(if self.begun { self.say() } else { Vec::new() })
     }
 
     /// The last words where it ends too early: what was begun, and all that follows, is missed.
