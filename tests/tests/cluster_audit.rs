@@ -162,6 +162,18 @@ fn the_api_server_is_followed_beside_what_a_pod_executes() {
 }
 
 #[test]
+fn ctrl_c_before_anything_streams_leaves_nothing() {
+    let (ns, log) = (Namespace::new(), on_node(&own_log()));
+    // An image that is no tracer's: nothing streams, whether the signal comes before its failure or after.
+    let image = ["--image", "localhost/knark-test:1", "--image-pull-policy", "Never"];
+    let mut trace = Trace::start(trace(&ns, &["--audit-log", &log]).args(image));
+    wait_for("the tracer's Job", || (!ns.leftovers().is_empty()).then_some(()));
+    trace.signal(Signal::INT);
+    assert_ne!(trace.end().code(), Some(0), "{}", trace.words());
+    ns.assert_clean();
+}
+
+#[test]
 fn a_killed_plugin_leaves_nothing_for_long() {
     let (ns, log) = (Namespace::new(), on_node(&own_log()));
     let mut trace = Trace::start(&mut trace(&ns, &["--audit-log", &log, "--follow", "--since", "1m"]));
@@ -223,11 +235,32 @@ fn what_can_not_be_read_is_said_with_what_to_do() {
         assert!(!seen(&output).contains("/secret\""), "{}", seen(&output));
         ns.assert_clean();
     }
-    let mut alice = trace(&ns, &["--audit-log", &at("two/a.log"), "--node", "knark-0"]);
-    let output = alice.env("KUBECONFIG", kubeconfig("alice")).output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{}", seen(&output));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("\"alice\" cannot"), "{}", seen(&output));
     let output = plugin().args(["trace", "--local", "--audit-log", "node:/var/log/audit.log"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", seen(&output));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--local"), "{}", seen(&output));
+}
+
+#[test]
+fn the_rights_that_doctor_prints_are_enough() {
+    let (ns, folder) = (Namespace::new(), tempfile::tempdir().unwrap());
+    let path = folder.path().join("audit.log");
+    fs::write(&path, line("/1", 1)).unwrap();
+    let alice = |path: &Path| {
+        let mut command = trace(&ns, &["--audit-log", &on_node(path), "--node", "knark-1"]);
+        command.env("KUBECONFIG", kubeconfig("alice")).output().unwrap()
+    };
+    let refused = alice(&path);
+    assert_eq!(refused.status.code(), Some(1), "{}", seen(&refused));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("\"alice\" cannot create") && said.contains("doctor --rbac"), "{}", seen(&refused));
+    let rbac = knark(&["doctor", "--rbac", "-n", &ns.name, "--tracer-namespace", &ns.name]).output().unwrap();
+    let file = folder.path().join("rbac.yaml");
+    fs::write(&file, &rbac.stdout).unwrap();
+    kubectl(["apply", "-f", file.to_str().unwrap()]);
+    ns.kubectl(&["create", "rolebinding", "knark-tracers", "--role=knark-tracers", "--user=alice"]);
+    let (events, sums) = told(&alice(&path));
+    assert_eq!((events.len(), &sums["nodes"][0]["node"]), (1, &json!("knark-1")));
+    let missing = alice(Path::new("/nonexistent/audit.log"));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("there is no folder"), "{}", seen(&missing));
+    ns.assert_clean();
 }

@@ -6,11 +6,12 @@ mod plan;
 mod want;
 
 use std::{
+    path::Path,
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
-use knark_specs::frame::{Ending, Hello, Plan, PodVerdict, Probe, Stage, Status, Up};
+use knark_specs::frame::{Ending, Hello, LOG_FOLDER, Plan, PodVerdict, Probe, Stage, Status, Up};
 
 use crate::{
     api::{plausible::Judge, requests::Requests},
@@ -104,7 +105,7 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
             }
         };
         if let Some(log) = &plan.log {
-            return self.read_log(log);
+            return self.read_log(Path::new(LOG_FOLDER), log);
         }
         let options = plan::options(&plan);
         let mut probes = Probes::attach(&options)?;

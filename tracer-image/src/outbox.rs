@@ -65,6 +65,11 @@ impl Outbox {
         self.lock().bytes < CAPACITY
     }
 
+    /// Whether all that was pushed has been acknowledged.
+    pub fn is_empty(&self) -> bool {
+        self.lock().batches.is_empty()
+    }
+
     /// Adds a batch's items and gives its number.
     pub fn push(&self, items: Vec<u8>) -> u64 {
         let seq = self.lock().last_seq + 1;
@@ -238,8 +243,9 @@ mod tests {
             last = outbox.push(items.take(1 << 20).collect());
         }
         assert!((20..40).contains(&last), "{last} MiB");
+        assert!(!outbox.is_empty());
         outbox.ack(last);
-        assert!(outbox.has_room());
+        assert!(outbox.has_room() && outbox.is_empty());
         assert_eq!(outbox.lock().bytes, 0);
     }
 
