@@ -121,10 +121,18 @@ pub fn is_prepared(pod: &Pod) -> Option<bool> {
     conditions.find(|condition| condition.type_ == "PodReadyToStartContainers").map(|condition| condition.status == "True")
 }
 
-/// Why volumes can't be mounted, out of a pod's events.
-pub fn unmounted(events: &[Event]) -> Option<String> {
-    let failed = events.iter().rfind(|event| event.reason.as_deref() == Some("FailedMount"));
-    failed.and_then(|event| event.message.clone())
+/// Why this folder of the node can't be mounted, out of the pod's events.
+pub fn without_folder(folder: &str, events: &[Event]) -> Option<String> {
+    let failed = events.iter().rfind(|event| event.reason.as_deref() == Some("FailedMount"))?;
+    let why = failed.message.as_deref().unwrap_or_default();
+    Some(if why.contains("is not a directory") {
+        format!(
+            "there is no folder {folder} on this node: --audit-log-path of its kube-apiserver says where the log is, and --node chooses \
+             other nodes"
+        )
+    } else {
+        format!("the folder {folder} of this node can't be mounted: {why}")
+    })
 }
 
 /// Why a Job has no pod, out of its events.
@@ -171,6 +179,26 @@ mod tests {
         assert_eq!(state_of(&json!({ "phase": "Pending" })), State::Waiting("waiting for the node"));
         assert_eq!(container(&json!({ "waiting": { "reason": "ContainerCreating" } })), State::Waiting("creating the container"));
         assert_eq!(container(&json!({ "running": {} })), State::Running);
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_named() {
+        let event = |reason: &str, message: &str| {
+            serde_json::from_value::<Event>(json!({ "metadata": {}, "involvedObject": {}, "reason": reason, "message": message }))
+                .unwrap()
+        };
+        let missing = event(
+            "FailedMount",
+            "MountVolume.SetUp failed for volume \"log\" : hostPath type check failed: /x is not a directory",
+        );
+        let said = without_folder("/x", &[event("Pulled", ""), missing]).unwrap();
+        assert!(said.contains("no folder /x") && said.contains("--audit-log-path"), "{said}");
+        assert!(without_folder("/x", &[event("FailedMount", "a disk's fault")]).unwrap().contains("a disk's fault"));
+        assert_eq!(without_folder("/x", &[event("Pulled", "")]), None);
+        let prepared = |status: &str| {
+            is_prepared(&pod(&json!({ "conditions": [{ "type": "PodReadyToStartContainers", "status": status }] })))
+        };
+        assert_eq!((prepared("False"), prepared("True"), is_prepared(&Pod::default())), (Some(false), Some(true), None));
     }
 
     #[test]

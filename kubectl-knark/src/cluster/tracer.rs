@@ -283,20 +283,14 @@ impl Tracers {
         let events: Api<Event> = Api::namespaced(self.cluster.client.clone(), self.namespace());
         let fields = format!("involvedObject.name={},reason=FailedMount", pod.name_any());
         let events = events.list(&ListParams::default().fields(&fields)).await.map(|events| events.items).unwrap_or_default();
-        match diagnose::unmounted(&events) {
-            Some(why) if why.contains("is not a directory") => Some(format!(
-                "there is no folder {folder} on this node: --audit-log-path of its kube-apiserver says where the log is, and --node chooses \
-                 other nodes"
-            )),
-            Some(why) => Some(format!("the folder {folder} of this node can't be mounted: {why}")),
-            None if is_prepared == Some(false) && waited > KUBELET_WITHIN => Some(format!(
-                "the node has not prepared the pod within {} s: is there a folder {folder}? `kubectl describe pod -n {} {}` tells while it waits",
-                KUBELET_WITHIN.as_secs(),
-                self.namespace(),
-                pod.name_any(),
-            )),
-            None => None,
-        }
+        let late = || {
+            let (seconds, namespace, pod) = (KUBELET_WITHIN.as_secs(), self.namespace(), pod.name_any());
+            let look = format!("`kubectl describe pod -n {namespace} {pod}` tells while it waits");
+            format!("the node has not prepared the pod within {seconds} s: is there a folder {folder}? {look}")
+        };
+        // Whoever may not list events isn't told why.
+        let is_late = is_prepared == Some(false) && waited > KUBELET_WITHIN;
+        diagnose::without_folder(folder, &events).or_else(|| is_late.then(late))
     }
 
     async fn late(&self, job: &str, node: &str, has_pod: bool) -> TracerError {
