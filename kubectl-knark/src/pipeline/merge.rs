@@ -218,7 +218,7 @@ mod tests {
                     let time = round * 1_000 + node * 37 % 1_000;
                     push(&mut merge, node, time as u64, now);
                 }
-                merge.advance(node, (round as i64 + 1) * 1_000 - 1);
+                merge.advance(node, i64::try_from(round * 1_000 + 999).unwrap());
             }
             let popped = popped(&mut merge, now);
             assert!(popped.iter().all(|time| time / 1_000 <= round as u64), "{round}: {popped:?}");
