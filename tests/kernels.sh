@@ -47,8 +47,8 @@ cached() { find "$cache" -mindepth 2 -maxdepth 2 -name vmlinuz -printf '%h\n' | 
 
 # newest KERNEL: of the releases that are read, the newest one that begins so; 6.1 is no beginning of 6.12.
 newest() {
-  awk -v want="${1#*/}" 'index($0, want) == 1 && substr($0, length(want) + 1, 1) ~ /^[.+-]?$/' |
-    grep -- "-$(architecture "$1")\$" | sort --version-sort | tail -n 1
+  awk -v want="${1#*/}" -v end="-$(architecture "$1")\$" \
+    'index($0, want) == 1 && substr($0, length(want) + 1, 1) ~ /^[.+-]?$/ && $0 ~ end' | sort --version-sort | tail -n 1
 }
 
 # architecture KERNEL|RELEASE: as Debian calls it.

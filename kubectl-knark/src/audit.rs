@@ -4,7 +4,7 @@ mod feed;
 mod node;
 mod place;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, ensure};
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
@@ -23,6 +23,8 @@ use place::Place;
 
 /// How often it is looked whether there is more to read.
 const POLL: Duration = Duration::from_millis(100);
+/// How long the last words of nodes are waited for.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// Which audit logs.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -32,7 +34,7 @@ pub struct AuditFlags {
     /// (repeatable)
     ///
     /// node:PATH lies on the nodes of the control plane, or on those that --node and --node-selector choose. A short-lived pod on each,
-    /// which has the log's folder mounted read-only and no other rights, passes it on. PATH is a folder if it has no log's name, such as
+    /// which has the log's folder mounted read-only and no capabilities, passes it on. PATH is a folder if it has no log's name, such as
     /// audit.log, or ends in /.
     ///
     /// JSON lines as --audit-log-path makes them or the lists that webhooks are sent, plain or compressed by gzip or zstd. Without a
@@ -137,12 +139,29 @@ fn read(mut feeds: Vec<Feed>, complete: bool, stop: &watch::Sender<bool>, out: &
     let mut seen = Seen::default();
     let mut piece = vec![0; PIECE];
     let mut heard = feeds.iter_mut().flat_map(Feed::begin).all(|input| out.blocking_send(input).is_ok());
-    let mut waiting = vec![false; feeds.len()];
-    while heard && !feeds.is_empty() && !*stop.borrow() {
-        let ready = (0..feeds.len()).filter(|at| complete || !waiting[*at]).min_by_key(|at| (feeds[*at].time_ns(), waiting[*at]));
+    let (mut waiting, mut looked) = (vec![false; feeds.len()], Instant::now());
+    // When what nodes have already sent is waited for no longer.
+    let mut until = None;
+    while heard && !feeds.is_empty() && until.is_none_or(|until| Instant::now() < until) {
+        if until.is_none() && *stop.borrow() {
+            until = Some(Instant::now() + LAST_WORDS);
+            let (there, here): (Vec<_>, Vec<_>) = feeds.into_iter().partition(Feed::is_there);
+            feeds = there;
+            waiting = vec![false; feeds.len()];
+            let inputs = here.into_iter().flat_map(|feed| feed.leave(!complete));
+            heard = inputs.into_iter().all(|input| out.blocking_send(input).is_ok());
+            continue;
+        }
+        // None is to wait long for another one that always has something.
+        if looked.elapsed() >= POLL {
+            waiting.fill(false);
+            looked = Instant::now();
+        }
+        // What has not been opened may be behind all others.
+        let order = |at: &usize| (complete && feeds[*at].is_begun(), feeds[*at].time_ns(), waiting[*at]);
+        let ready = (0..feeds.len()).filter(|at| complete || !waiting[*at]).min_by_key(order);
         let Some(at) = ready.filter(|at| !waiting[*at]) else {
             std::thread::sleep(POLL);
-            waiting.fill(false);
             continue;
         };
         let feed = &mut feeds[at];
@@ -154,7 +173,8 @@ fn read(mut feeds: Vec<Feed>, complete: bool, stop: &watch::Sender<bool>, out: &
             }
             Step::Ended => {
                 waiting.remove(at);
-                feeds.remove(at).end()
+                let feed = feeds.remove(at);
+                if until.is_some() { feed.leave(!complete) } else { feed.end() }
             }
             Step::Failed(error) => {
                 stop.send_replace(true);
@@ -164,7 +184,7 @@ fn read(mut feeds: Vec<Feed>, complete: bool, stop: &watch::Sender<bool>, out: &
         };
         heard = inputs.into_iter().all(|input| out.blocking_send(input).is_ok());
     }
-    for input in feeds.into_iter().flat_map(Feed::end) {
+    for input in feeds.into_iter().flat_map(|feed| feed.leave(!complete)) {
         let _ = out.blocking_send(input);
     }
 }
@@ -173,4 +193,114 @@ fn read(mut feeds: Vec<Feed>, complete: bool, stop: &watch::Sender<bool>, out: &
 fn nanoseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use knark_specs::frame::{Batch, Ending, Hello, LogPart, Status, Up};
+
+    use super::*;
+
+    fn said(message: Up) -> Input {
+        Input::Up { node: 0, message }
+    }
+
+    fn hello() -> Input {
+        said(Up::Hello(Hello {
+            version: String::new(),
+            kernel: String::new(),
+            arch: String::new(),
+            probes: Vec::new(),
+            realtime_offset_ns: 0,
+            hostname: String::new(),
+        }))
+    }
+
+    fn bytes(text: &[u8]) -> Input {
+        said(Up::Batch(Batch { seq: 1, items: minicbor::to_vec(LogPart::Bytes(text)).unwrap() }))
+    }
+
+    fn event(id: &str) -> Vec<u8> {
+        let mut event = serde_json::json!({
+            "kind": "Event", "apiVersion": "audit.k8s.io/v1", "auditID": id, "stage": "ResponseComplete",
+            "requestURI": "/api/v1/pods", "verb": "list", "user": {"username": "u"}, "responseStatus": {"code": 200},
+            "requestReceivedTimestamp": "2026-01-02T03:04:05.000001Z", "stageTimestamp": "2026-01-02T03:04:06.000003Z",
+        })
+        .to_string();
+        event.push('\n');
+        event.into_bytes()
+    }
+
+    /// Logs of two nodes, whose tracers say what is sent there; their reader; and what it says.
+    fn reading(complete: bool) -> ([mpsc::Sender<Input>; 2], watch::Sender<bool>, mpsc::Receiver<Input>) {
+        let mut logs = AuditLogs { feeds: Vec::new(), since_ns: 0, bodies: None, complete };
+        let tracers = ["a", "b"].map(|node| {
+            let (tracer, inputs) = mpsc::channel(16);
+            let place = LogPlace { folder: "/log".to_owned(), name: "audit.log".to_owned() };
+            logs.add_stream(LogStream { name: node.to_owned(), node: node.to_owned(), place, inputs });
+            tracer
+        });
+        let (stop, (out, heard)) = (watch::Sender::new(false), mpsc::channel(64));
+        logs.start(stop.clone(), out).unwrap();
+        (tracers, stop, heard)
+    }
+
+    /// What comes of which node, in a word, up to this.
+    async fn until(heard: &mut mpsc::Receiver<Input>, last: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        while words.last().is_none_or(|word| word != last) {
+            let word = match heard.recv().await.unwrap_or_else(|| panic!("no {last}: {words:?}")) {
+                Input::Node { .. } | Input::Up { message: Up::Status(_), .. } => continue,
+                Input::Up { node, message: Up::Hello(_) } => format!("{node} hello"),
+                Input::Up { node, message: Up::Batch(_) } => format!("{node} batch"),
+                Input::Up { node, message: Up::Bye { status: Status { sent, .. }, .. } } => format!("{node} bye after {sent}"),
+                Input::Clock { node, offset_ns } => format!("{node} clock {offset_ns}"),
+                Input::Gone { node, error: None } => format!("{node} gone"),
+                other => panic!("{other:?}"),
+            };
+            words.push(word);
+        }
+        words
+    }
+
+    #[tokio::test]
+    async fn whole_logs_wait_for_one_another() {
+        let ([a, b], _stop, mut heard) = reading(true);
+        for input in [hello(), Input::Clock { node: 9, offset_ns: 7 }, bytes(&event("1"))] {
+            a.send(input).await.unwrap();
+        }
+        assert_eq!(until(&mut heard, "0 hello").await, ["0 hello"]);
+        // Several looks later nothing of it has been read.
+        tokio::time::sleep(3 * POLL).await;
+        assert!(heard.try_recv().is_err());
+        for (tracer, inputs) in [(&b, vec![hello(), bytes(&event("2"))]), (&a, Vec::new())] {
+            for input in inputs {
+                tracer.send(input).await.unwrap();
+            }
+            tracer.send(said(Up::Bye { reason: Ending::Stopped, status: Status::default() })).await.unwrap();
+            tracer.send(Input::Gone { node: 0, error: None }).await.unwrap();
+        }
+        // Both are as far, so that the first goes first.
+        let words = [until(&mut heard, "0 gone").await, until(&mut heard, "1 gone").await].concat();
+        assert_eq!(words[0], "1 hello", "{words:?}");
+        for word in ["0 clock 7", "0 batch", "1 batch", "0 bye after 1", "1 bye after 1"] {
+            assert!(words.iter().any(|other| other == word), "{word}: {words:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_node_has_sent_when_all_ends_is_told() {
+        let ([a, b], stop, mut heard) = reading(false);
+        for tracer in [&a, &b] {
+            tracer.send(hello()).await.unwrap();
+        }
+        let words = [until(&mut heard, "0 hello").await, until(&mut heard, "1 hello").await].concat();
+        assert_eq!(words.len(), 2, "{words:?}");
+        stop.send_replace(true);
+        tokio::time::sleep(2 * POLL).await;
+        a.send(bytes(&event("1"))).await.unwrap();
+        drop((a, b));
+        let words = until(&mut heard, "1 gone").await.into_iter().chain(until(&mut heard, "0 gone").await);
+        assert!(words.into_iter().any(|word| word == "0 bye after 1"));
+    }
 }

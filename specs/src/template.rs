@@ -55,7 +55,7 @@ impl Template {
     }
 
     /// The message for an event. A field that it hasn't got is `-`; a list's items stand side by side; a latency has its units. A
-    /// slash after an empty field is left out, as of what has no namespace. Control characters stay: whoever shows the message
+    /// slash after an empty field that begins a word is left out, as of what has no namespace. Control characters stay: whoever shows the message
     /// escapes them.
     pub fn render(&self, event: &Event) -> String {
         let mut message = String::new();
@@ -72,7 +72,8 @@ impl Template {
                     None => add(&mut message, "-"),
                 },
             }
-            after_empty = matches!(piece, Piece::Field(_)) && message.len() == before;
+            let is_empty = matches!(piece, Piece::Field(_)) && message.len() == before;
+            after_empty = is_empty && !message.ends_with(|c: char| !c.is_whitespace());
             if message.len() >= MAX_MESSAGE {
                 break;
             }

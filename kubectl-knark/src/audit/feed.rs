@@ -87,6 +87,16 @@ impl Feed {
         Input::Up { node: self.node, message: Up::Hello(hello) }
     }
 
+    /// Whether it has been opened.
+    pub fn is_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Whether it lies on a node, whose tracer has last words.
+    pub fn is_there(&self) -> bool {
+        matches!(self.log, Source::There(_))
+    }
+
     /// How far it has been read, in nanoseconds since the epoch.
     pub fn time_ns(&self) -> u64 {
         self.told.time_ns
@@ -103,6 +113,7 @@ impl Feed {
             Word::Log(next) => next,
             Word::Begun => return Step::Told(vec![self.hello()]),
             Word::Phase(phase) => return Step::Told(vec![Input::Phase { node: *node, phase }]),
+            Word::Clock(offset_ns) => return Step::Told(vec![Input::Clock { node: *node, offset_ns }]),
             Word::Gone(None) => return Step::Ended,
             Word::Gone(Some(error)) => return Step::Failed(error),
         };
@@ -147,6 +158,15 @@ impl Feed {
         self.end_with(None)
     }
 
+    /// The last words where it is left before its end. Of one that is followed, there is none.
+    pub fn leave(mut self, follow: bool) -> Vec<Input> {
+        if self.begun && !follow {
+            let file = self.log.reading();
+            self.told.note(&format!("{file} was not read to its end"));
+        }
+        self.end_with(None)
+    }
+
     fn end_with(mut self, error: Option<anyhow::Error>) -> Vec<Input> {
         let gone = Input::Gone { node: self.node, error };
         if !self.begun {
@@ -184,7 +204,7 @@ impl Source {
     fn name(&self) -> &str {
         match self {
             Self::Here(log) => &log.name,
-            Self::There(log) => &log.node,
+            Self::There(log) => &log.name,
         }
     }
 

@@ -17,8 +17,9 @@ use crate::{
 
 /// A log that a pod reads.
 pub struct NodeLog {
-    /// The node's name.
-    pub node: String,
+    /// As events name it.
+    pub name: String,
+    node: String,
     place: LogPlace,
     inputs: mpsc::Receiver<Input>,
     /// Of a batch, what has not been taken yet begins there.
@@ -36,6 +37,8 @@ pub enum Word {
     Begun,
     /// What the node does meanwhile.
     Phase(String),
+    /// The node's clock minus this machine's, in ns.
+    Clock(i64),
     /// Nothing more comes; what went wrong.
     Gone(Option<anyhow::Error>),
 }
@@ -52,9 +55,9 @@ impl Drop for NodeLog {
 impl NodeLog {
     /// Reads that one. Called on the runtime.
     pub fn new(stream: LogStream) -> Self {
-        let LogStream { node, place, inputs } = stream;
+        let LogStream { name, node, place, inputs } = stream;
         let reading = place.to_string();
-        Self { node, place, inputs, batch: (Vec::new(), 0), reading, runtime: Handle::current() }
+        Self { name, node, place, inputs, batch: (Vec::new(), 0), reading, runtime: Handle::current() }
     }
 
     /// The file that is being read.
@@ -77,6 +80,7 @@ impl NodeLog {
                 Word::Log(Next::Bytes(0))
             }
             Ok(Input::Phase { phase, .. }) => Word::Phase(phase),
+            Ok(Input::Clock { offset_ns, .. }) => Word::Clock(offset_ns),
             Ok(Input::Gone { error, .. }) => Word::Gone(error.map(|error| self.about(error))),
             Ok(_) => Word::Log(Next::Bytes(0)),
             Err(TryRecvError::Empty) => Word::Log(Next::Nothing),

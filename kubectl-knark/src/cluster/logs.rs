@@ -68,6 +68,8 @@ pub struct NodeLogs {
 
 /// A log that is being read.
 pub struct LogStream {
+    /// As events name it: the node, and the log too where there are several.
+    pub name: String,
     /// On this node.
     pub node: String,
     /// There.
@@ -115,6 +117,7 @@ impl NodeLogs {
     /// Starts the pods. They end when `stop` turns true.
     pub fn begin(self, stop: &watch::Receiver<bool>) -> Vec<(LogStream, Running)> {
         let Self { logs, key, follow, .. } = self;
+        let places: BTreeSet<_> = logs.iter().map(|(.., place)| place.to_string()).collect();
         let begin = |(tracers, node, place): (Tracers, String, LogPlace)| {
             let log = LogPlan { name: place.name.clone(), follow };
             // Verdicts are for those who trace.
@@ -133,7 +136,8 @@ impl NodeLogs {
                 landed: None,
                 others,
             };
-            (LogStream { node, place, inputs }, Running::begin(beginning, out))
+            let name = if places.len() > 1 { format!("{node}:{place}") } else { node.clone() };
+            (LogStream { name, node, place, inputs }, Running::begin(beginning, out))
         };
         logs.into_iter().map(begin).collect()
     }

@@ -163,7 +163,11 @@ impl Template {
         };
         match &self.log_folder {
             // A folder that isn't there must not be made.
-            Some(folder) => vec![mount("log", folder, "Directory", LOG_FOLDER)],
+            Some(folder) => {
+                let (volume, mut mounted) = mount("log", folder, "Directory", LOG_FOLDER);
+                mounted["recursiveReadOnly"] = "IfPossible".into();
+                vec![(volume, mounted)]
+            }
             None => vec![
                 mount("tracefs", "/sys/kernel/tracing", "", "/sys/kernel/tracing"),
                 // A container sees its own part of the cgroup tree only.
@@ -268,6 +272,9 @@ mod tests {
         assert_eq!((path.path.as_str(), path.type_.as_deref()), ("/var/log/kubernetes", Some("Directory")));
         let [mount] = &pod.containers[0].volume_mounts.as_ref().unwrap()[..] else { panic!("one mount") };
         assert_eq!((mount.mount_path.as_str(), mount.read_only), (LOG_FOLDER, Some(true)));
+        assert_eq!(mount.recursive_read_only.as_deref(), Some("IfPossible"));
+        // As logs are on nodes with SELinux, nothing else may read them.
+        assert_eq!(context.se_linux_options.unwrap().type_.as_deref(), Some("spc_t"));
     }
 
     #[test]

@@ -53,7 +53,9 @@ impl super::Render for Name {
 impl Name {
     fn object(&mut self, api: &Api, out: &mut Vec<u8>) -> io::Result<()> {
         let Api { group, resource, namespace, name, .. } = api;
-        if resource.is_empty() || name.is_empty() {
+        // No object is called so; it may have been asked for, to have whoever reads these names say something else to kubectl.
+        let is_none = |name: &str| name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control());
+        if is_none(resource) || is_none(name) {
             return Ok(());
         }
         if self.objects.insert(self.objects.hasher().hash_one([group, resource, namespace, name])) {
@@ -85,12 +87,14 @@ mod tests {
             ["", "secrets", "prod", ""],
             ["", "", "", ""],
             ["", "nodes", "", "a\u{1b}[2J"],
+            ["", "pods", "prod", "web -nkube-system"],
+            ["", "nodes", "", "b"],
         ] {
             let [group, resource, namespace, name] = [group, resource, namespace, name].map(str::to_owned);
             let api = Box::new(Api { group, resource, namespace, name, ..Api::default() });
             names.event(&Event { what: What::Api { api }, ..event(1) }, &[], &mut out).unwrap();
         }
         let out = String::from_utf8(out).unwrap();
-        assert_eq!(out, "deployments.apps/web\nsecrets/web\nsecrets/web\nnodes/a\\x1b[2J\n");
+        assert_eq!(out, "deployments.apps/web\nsecrets/web\nsecrets/web\nnodes/b\n");
     }
 }

@@ -38,6 +38,7 @@ fn requests_are_told_in_words() {
         event.what = What::Api { api: Box::new(api.clone()) };
         assert_eq!(render(text, &event), format!("get nodes a/b after {want}/-"));
     }
+    assert_eq!(render("{{api.resource}}{{api.subresource}}/{{api.name}}", &event), "nodes/a/b");
     assert_eq!(render("{{api.latency_ns}}", &exec()), "-");
 }
 

@@ -133,7 +133,7 @@ fn sites(functions: &Functions<'_>) -> Result<(Vec<Site>, [bool; server::COUNT])
 fn users(functions: &Functions<'_>) -> Result<Vec<u64>, Misfit> {
     let once = functions
         .address("time.Now")
-        .and_then(|now| functions.closures("withAuthentication", |one| functions.passed_by(one, now)));
+        .and_then(|now| functions.all_closures("withAuthentication", |one| functions.passed_by(one, now)));
     once.or_else(|_| {
         let authenticate = format!("{APISERVER}authentication/request/union.(*unionAuthRequestHandler).AuthenticateRequest");
         functions.one(&authenticate, |one| functions.results(one, Call::Indirect, Words::Two))
@@ -267,13 +267,20 @@ impl<'b> Functions<'b> {
         places(within, self.copies(within).filter_map(|(_, function)| find(function)))
     }
 
+    /// The same, where each copy must have such a place.
+    fn all_closures(&self, within: &str, find: impl Fn((u64, usize)) -> Option<u64>) -> Result<Vec<u64>, Misfit> {
+        let found: Option<Vec<_>> = self.copies(within).map(|(_, function)| find(function)).collect();
+        places(within, found.unwrap_or_default().into_iter())
+    }
+
     /// The same, of those copies alone that are built into the same function as the literal within `caller` is, by which they are
     /// called there. Where none is, as where such functions aren't built into others, there must be no more than one.
     fn called_by(&self, within: &str, caller: &str, find: impl Fn((u64, usize)) -> Option<u64>) -> Result<Vec<u64>, Misfit> {
         let callers: Vec<&str> = self.copies(caller).map(|(into, _)| into).collect();
         let (called, others): (Vec<_>, Vec<_>) = self.copies(within).partition(|(into, _)| callers.contains(into));
         let chosen = if called.is_empty() && others.len() == 1 { others } else { called };
-        places(within, chosen.into_iter().filter_map(|(_, function)| find(function)))
+        let found: Option<Vec<_>> = chosen.into_iter().map(|(_, function)| find(function)).collect();
+        places(within, found.unwrap_or_default().into_iter())
     }
 
     /// Copies of the function literal within the function `within`, and what each was built into: with that, its name begins, and the

@@ -21,7 +21,7 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
         let reason = loop {
             let pause = match (!is_read && self.outbox.has_room()).then(|| log.next(&mut piece)) {
                 // This process ends with its last word, and with it what is on the way to a slow plugin.
-                None if is_read && self.outbox.is_empty() => break Ending::Stopped,
+                None if is_read && parts.is_empty() && self.outbox.is_empty() => break Ending::Stopped,
                 Some(Next::End) => {
                     is_read = true;
                     PAUSE
@@ -45,8 +45,11 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
             if parts.len() >= batch::FULL || !pause.is_zero() && !parts.is_empty() {
                 self.outbox.push(std::mem::take(&mut parts));
             }
-            if let Some(reason) = self.is_over(pause) {
-                break reason;
+            match self.is_over(pause) {
+                // What has been read is brought to its end.
+                Some(Ending::Stopped) => is_read = true,
+                Some(reason) => break reason,
+                None => {}
             }
         };
         Ok(self.bye(reason, Status::default()))
