@@ -9,7 +9,7 @@ mod known;
 mod origin;
 mod session;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     event::{Api, ApiStage, ApiUser, Container, Event, Kubernetes, Process, What},
     frame::{Pod, PodContainer},
+    texts::Texts,
 };
 use creation::{Creation, First};
 use known::{By, Known};
@@ -27,6 +28,8 @@ use session::{Attach, Exec, Fit, Session};
 const LATEST: i64 = 30_000_000_000;
 /// How far clocks of nodes may be apart, in nanoseconds.
 const CLOCKS: i64 = 1_000_000_000;
+/// So many others are named who may have made a request.
+const OTHERS: usize = 8;
 /// Requests of each kind, and processes, that are remembered; beyond, the oldest are forgotten.
 const MOST: usize = 4_096;
 
@@ -51,6 +54,9 @@ pub struct Cause {
     pub source: Option<String>,
     /// Whether anything else could be the cause.
     pub certainty: Certainty,
+    /// Others who asked for the same at about that time, so that it may as well be theirs: `bob`, or `admin as bob`.
+    #[serde(default, skip_serializing_if = "Texts::is_empty")]
+    pub others: Texts,
 }
 
 /// How sure a link is.
@@ -156,13 +162,16 @@ impl Links {
         let (kubernetes, container) = place(event)?;
         // The latest session counts, and one that has not ended more.
         let there = self.attached.iter_mut().filter(|attach| attach.place.is_at(kubernetes, container) && attach.counts(at));
-        let attach = there.max_by_key(|attach| attach.time.is_open())?;
+        let mut there: Vec<_> = there.collect();
+        there.sort_by_key(|attach| attach.time.is_open());
+        let attach = there.pop()?;
+        let others = others(&attach.cause, there.iter().map(|attach| &attach.cause));
         let has_no_input = of_spec(pod, container).is_some_and(|spec| !spec.stdin);
         let root = origin::root(&event.process).filter(|_| !has_no_input)?;
         if !attach.feeds((root.pid, root.start_boot_ns), then(event, at, root.start_boot_ns)) {
             return None;
         }
-        let cause = Arc::new(attach.cause.clone());
+        let cause = Arc::new(Cause { others, ..attach.cause.clone() });
         self.begun.remember(&event.node.name, id(&event.process), By::Request, Arc::clone(&cause));
         Some(cause)
     }
@@ -192,6 +201,8 @@ impl Links {
         // Of those that fit best, the oldest that has led to nothing yet.
         let unused = self.execs.iter().zip(&fits).enumerate().filter(|(_, (exec, _))| !exec.used);
         let (best, index) = unused.filter_map(|(index, (_, fit))| Some((((*fit)?), std::cmp::Reverse(index)))).max()?;
+        let fitting = self.execs.iter().zip(&fits).filter(|(_, fit)| fit.is_some()).map(|(exec, _)| &exec.cause);
+        let others = others(&self.execs[index.0].cause, fitting);
         let exec = &mut self.execs[index.0];
         // Whoever was there before calls itself as the runtime does.
         let is_put = outside.runtime.is_some_and(|runtime| exec.time.has_begun(then(event, at, runtime.start_boot_ns)));
@@ -202,7 +213,7 @@ impl Links {
         // What is not sure of the only request leaves it to others.
         exec.used = certain || (!alone && is_put && !is_probe);
         let certainty = if certain { Certainty::Certain } else { Certainty::Likely };
-        Some(Cause { certainty, ..exec.cause.clone() })
+        Some(Cause { certainty, others, ..exec.cause.clone() })
     }
 
     /// As the first of a container that somebody had made.
@@ -217,8 +228,9 @@ impl Links {
             began: then(event, at, event.process.start_boot_ns),
             pod_began: then(event, at, outside.shim.start_boot_ns),
         };
-        let (creation, certainty) = creation::find(&mut self.creations, &first)?;
-        Some(Cause { certainty, ..creation.cause.clone() })
+        let (creation, certainty, fitting) = creation::find(&mut self.creations, &first)?;
+        let others = others(&creation.cause, fitting.iter());
+        Some(Cause { certainty, others, ..creation.cause.clone() })
     }
 }
 
@@ -226,6 +238,14 @@ impl Cause {
     /// Whether it is somebody at work in a container, rather than what made the container.
     pub fn is_session(&self) -> bool {
         matches!(self.subresource.as_str(), "exec" | "attach")
+    }
+
+    /// The user, and who acted as that one: `bob`, `admin as bob`.
+    pub fn who(&self) -> Cow<'_, str> {
+        match &self.impersonator {
+            Some(impersonator) => Cow::Owned(format!("{impersonator} as {}", self.user)),
+            None => Cow::Borrowed(&self.user),
+        }
     }
 
     fn of(api: &Api) -> Self {
@@ -238,8 +258,17 @@ impl Cause {
             subresource: api.subresource.clone(),
             source: api.source.clone(),
             certainty: Certainty::Likely,
+            others: Texts::default(),
         }
     }
+}
+
+/// Who else there is, of those who asked for the same.
+fn others<'c>(chosen: &Cause, fitting: impl Iterator<Item = &'c Cause>) -> Texts {
+    let mut names: Vec<_> = fitting.map(Cause::who).filter(|who| *who != chosen.who()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter().take(OTHERS).collect()
 }
 
 impl Place {

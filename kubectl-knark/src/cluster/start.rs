@@ -129,8 +129,9 @@ pub async fn start(
         // Where nothing tells which node runs an API server, the user may.
         (true, true) if chosen => Servers::Anywhere,
         (true, true) if only_api => anyhow::bail!(
-            "no node of this cluster is known to run an API server: name one by --node; where the control plane is managed, read its \
-             audit log (--audit-log FILE)"
+            "no node of this cluster is known to run an API server{}: name one by --node; where the control plane is managed, read its \
+             audit log (--audit-log FILE)",
+            warnings.first().map(|why| format!(" ({why})")).unwrap_or_default()
         ),
         (true, true) => Servers::Nowhere,
     };

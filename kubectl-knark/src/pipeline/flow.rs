@@ -240,7 +240,8 @@ impl Flow {
         self.progress.set(number, &name, None);
         self.began.get_or_insert(now);
         self.sees_requests |= hello.probes.iter().any(|probe| probe.serves == "api" && probe.missing.is_none());
-        if self.options.requests != Requests::Unwanted {
+        let tells_requests = hello.probes.iter().any(|probe| probe.serves == "api");
+        if self.options.requests != Requests::Unwanted || self.options.complete && tells_requests {
             self.merge.sort(number as usize);
         }
         for probe in hello.probes.iter().filter(|_| !again) {

@@ -194,6 +194,7 @@ mod tests {
             subresource: "exec".into(),
             source: None,
             certainty: Certainty::Certain,
+            others: ["bob"].into_iter().collect(),
         }));
         event.container = Some(Arc::new(Container { id: "c".into(), name: "n".into(), image: "i".into(), cgroup_id: 3 }));
         check(&mut json, &event);

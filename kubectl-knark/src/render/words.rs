@@ -57,7 +57,8 @@ fn of_cause(cause: &Cause) -> Cow<'static, str> {
         "ephemeralcontainers" => "kubectl debug".into(),
         subresource => format!("kubectl {}", cell(subresource)),
     };
-    Cow::Owned(format!("{sure}{deed} by {}", cell(&cause.user)))
+    let who: Vec<_> = std::iter::once(cause.who()).chain(cause.others.iter().map(Cow::Borrowed)).collect();
+    Cow::Owned(format!("{sure}{deed} by {}", cell(&who.join(" or "))))
 }
 
 fn of_exec<'e>(exec: &Exec, process: &'e Process) -> Detail<'e> {
@@ -192,7 +193,8 @@ fn of_api(api: &Api, full: bool) -> Detail<'_> {
         (ApiStage::Complete, Some(latency)) => format!("{code} after {latency}"),
         (ApiStage::Complete, None) => code,
     };
-    let marks = (!api.truncated.is_empty()).then_some("cut".into()).into_iter().collect();
+    let dry = api.is_dry_run().then_some("dry run".into());
+    let marks = dry.into_iter().chain((!api.truncated.is_empty()).then_some("cut".into())).collect();
     Detail { subjects: vec![Cow::Owned(subject)], is_command: true, tail, marks, ..Detail::default() }
 }
 

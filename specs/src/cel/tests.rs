@@ -26,7 +26,7 @@ pub(crate) fn chmod() -> Event {
             "source": "fork",
         },
         "thread": {"tid": 8, "comm": "worker"},
-        "cause": {"request_id": "9", "user": "alice", "impersonator": "bob", "verb": "get", "subresource": "exec", "source": "::1", "certainty": "certain"},
+        "cause": {"request_id": "9", "user": "alice", "impersonator": "bob", "verb": "get", "subresource": "exec", "source": "::1", "certainty": "certain", "others": ["eve"]},
         "type": "file",
         "file": {
             "op": "chmod", "syscall": "fchmodat", "path": "/etc/shadow", "path_b64": "Zg==", "path_source": "kernel",

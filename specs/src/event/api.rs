@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::length;
 pub use crate::frame::{ApiDecision, ApiStage};
-use crate::texts::Texts;
+use crate::{query, texts::Texts};
 
 /// A request to the Kubernetes API. What isn't known is absent; what doesn't apply to the request is an empty text.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -113,6 +113,13 @@ pub struct ApiBody {
 }
 
 impl Api {
+    /// Whether nothing was to be changed. `kubectl delete` says so in the body alone.
+    pub fn is_dry_run(&self) -> bool {
+        let body = self.request_body.as_ref().and_then(|body| body.json.as_ref());
+        query::pairs(&self.query).any(|(key, _)| key == "dryRun")
+            || body.and_then(|json| json.get("dryRun")?.as_array()).is_some_and(|stages| !stages.is_empty())
+    }
+
     /// [`latency_ns`](Self::latency_ns) as people read it, to the microsecond or, of seconds and more, the millisecond: `1ms 954us`.
     pub fn latency(&self) -> Option<String> {
         let ns = self.latency_ns?;

@@ -6,7 +6,6 @@ use super::{CLOCKS, Cause, Certainty};
 use crate::{
     body,
     event::{Api, ApiBody, ApiStage, Container, Kubernetes},
-    query,
 };
 
 /// How long after its request a pod, or a container that was put into one, may begin where little else tells which request's it
@@ -72,7 +71,7 @@ impl Creation {
             _ => return None,
         };
         let has_failed = api.code.is_some_and(|code| !(200..300).contains(&code));
-        let is_trial = query::pairs(&api.query).any(|(key, _)| key == "dryRun");
+        let is_trial = api.is_dry_run();
         let cause = Cause::of(api);
         // What a kubelet creates mirrors a pod that runs already.
         if api.stage != ApiStage::Complete || has_failed || is_trial || cause.user.starts_with("system:node:") {
@@ -142,8 +141,11 @@ impl Creation {
     }
 }
 
-/// The request that a container's first process comes from, and how surely.
-pub(super) fn find<'c>(creations: &'c mut VecDeque<Creation>, first: &First<'_>) -> Option<(&'c mut Creation, Certainty)> {
+/// The request that a container's first process comes from, how surely, and what other requests may have added the container.
+pub(super) fn find<'c>(
+    creations: &'c mut VecDeque<Creation>,
+    first: &First<'_>,
+) -> Option<(&'c mut Creation, Certainty, Vec<Cause>)> {
     let all = || creations.iter().enumerate();
     let adds =
         |wanted: Certainty| move |(at, creation): (usize, &Creation)| (creation.adds(first)? == wanted).then_some((at, wanted));
@@ -155,12 +157,15 @@ pub(super) fn find<'c>(creations: &'c mut VecDeque<Creation>, first: &First<'_>)
         (_, Some(false)) => creator(creations, first),
         (_, None) => creator(creations, first).or(added),
     }?;
+    let is_surely = certainty == Certainty::Certain || creations.get(at)?.added.is_none();
+    let others = creations.iter().filter(|creation| !is_surely && creation.adds(first).is_some());
+    let others = others.map(|creation| creation.cause.clone()).collect();
     let creation = creations.get_mut(at)?;
     if creation.added.is_none() {
         let uid = if certainty == Certainty::Certain { &mut creation.uid } else { &mut creation.taken_for };
         uid.get_or_insert_with(|| first.pod.pod_uid.clone());
     }
-    creation.begins(first.container).then_some((creation, certainty))
+    creation.begins(first.container).then_some((creation, certainty, others))
 }
 
 /// The request that created the pod.

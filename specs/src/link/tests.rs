@@ -103,6 +103,7 @@ fn a_shell_belongs_to_who_ran_exec_and_so_does_what_it_runs() {
         subresource: "exec".into(),
         source: Some("192.0.2.7".into()),
         certainty: Certainty::Certain,
+        others: Texts::default(),
     };
     assert_eq!(*found, want);
     let below = json!([{ "pid": 100, "comm": "sh", "exe": "/bin/sh", "start_boot_ns": "100" }]);
@@ -129,6 +130,7 @@ fn what_could_be_of_several_requests_is_only_likely() {
         causes.each_ref().map(|cause| (cause.user.as_str(), cause.certainty)),
         [("alice", Certainty::Likely), ("bob", Certainty::Likely)]
     );
+    assert_eq!(causes.each_ref().map(|cause| cause.others.iter().collect::<Vec<_>>()), [["bob"], ["alice"]]);
     // Both have led to a process: the third is a probe of the kubelet's, or the like.
     assert_eq!(cause(&mut links, &process(102, &["sh"], &outside()), SECOND), None);
 }

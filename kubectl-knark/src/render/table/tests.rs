@@ -85,6 +85,7 @@ fn caused(mut event: Event, subresource: &str, certainty: Certainty) -> Event {
         subresource: subresource.into(),
         source: None,
         certainty,
+        others: std::iter::empty::<&str>().collect(),
     }));
     event
 }

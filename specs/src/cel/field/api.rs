@@ -56,6 +56,7 @@ pub(super) fn of_cause<'e>(cause: &'e Cause, name: &str) -> Option<Field<'e>> {
         "subresource" => text(&cause.subresource),
         "source" => optional(cause.source.as_ref()),
         "certainty" => text(cause.certainty.name()),
+        "others" => (!cause.others.is_empty()).then_some(Field::List(List::Texts(&cause.others))),
         _ => None,
     }
 }
