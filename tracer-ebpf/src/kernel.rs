@@ -1,7 +1,7 @@
 //! Constants from user space, and reads of kernel and user memory.
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_probe_read_user, generated};
-use knark_abi::{CALLS, Call, Config, Offsets, feature};
+use knark_abi::{CALLS, Call, Config, Offsets, Op, feature};
 
 // User space overwrites these before loading; they are read-only afterwards, so the verifier knows their values, and
 // drops what they make unreachable. They are read by `read_volatile`, since the compiler knows other values.
@@ -19,6 +19,8 @@ pub static CONFIG: Config = Config {
     anywhere: 0,
     somewhere: 0,
     body_bytes: 0,
+    compat: 0,
+    copied_names: 0,
 };
 
 /// Offsets in this kernel's structures.
@@ -30,6 +32,10 @@ pub static OFFSETS: Offsets = unsafe { core::mem::zeroed() };
 #[unsafe(no_mangle)]
 // SAFETY: an array of structs of integers.
 pub static CALL_TABLE: [Call; CALLS] = unsafe { core::mem::zeroed() };
+
+/// Numbers of calls by their operation on this architecture.
+#[unsafe(no_mangle)]
+pub static NUMBERS: [u16; knark_abi::NUMBERS] = [0; knark_abi::NUMBERS];
 
 /// Set to anything but 0 when user space wants no more events: detaching takes the kernel seconds.
 #[unsafe(no_mangle)]
@@ -106,6 +112,12 @@ pub fn has(feature: u32) -> bool {
 pub fn call(nr: u32) -> Call {
     // SAFETY: the index is within the table.
     unsafe { core::ptr::read_volatile((&raw const CALL_TABLE).cast::<Call>().add(nr as usize & (CALLS - 1))) }
+}
+
+/// The number of the call that does this operation on this architecture.
+#[inline(always)]
+pub fn number(op: Op) -> u32 {
+    u32::from(constant(&NUMBERS[op as usize]))
 }
 
 /// Reads kernel memory; None if the address is bad.
@@ -193,6 +205,55 @@ fn cgroup_v1(task: u64) -> Option<u64> {
     field!(field!(group, cgroup_kn)?, kn_id)
 }
 
+/// How the current task came into the kernel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// By the system call of this number.
+    Call(u32),
+    /// By a 32-bit system call.
+    Compat,
+    /// By io_uring, or it is io_uring's own thread.
+    IoUring,
+    /// It is a thread of the kernel.
+    Kernel,
+}
+
+/// How the current task came into the kernel.
+#[inline(always)]
+pub fn entry() -> Entry {
+    const PF_IO_WORKER: u32 = 0x10;
+    const PF_KTHREAD: u32 = 0x20_0000;
+    /// The number of io_uring_enter, the same on all architectures.
+    const ENTER: u32 = 426;
+    let task = current();
+    let flags = field!(task, task_flags as u32).unwrap_or(0);
+    if flags & PF_IO_WORKER != 0 {
+        return Entry::IoUring;
+    }
+    if flags & PF_KTHREAD != 0 {
+        return Entry::Kernel;
+    }
+    if field!(task, task_compat as u32).unwrap_or(0) & config!(compat) != 0 {
+        return Entry::Compat;
+    }
+    let nr = if has(feature::TASK_REGS) {
+        // SAFETY: no preconditions; the verifier checks that the offset is that of a member.
+        unsafe {
+            let regs = generated::bpf_task_pt_regs(generated::bpf_get_current_task_btf()) as *const u8;
+            core::ptr::read_volatile(regs.wrapping_add(offset!(regs_nr) as usize).cast::<u32>())
+        }
+    } else {
+        registers().and_then(|regs| field!(regs, regs_nr as u32)).unwrap_or(0)
+    };
+    if nr == ENTER { Entry::IoUring } else { Entry::Call(nr) }
+}
+
+/// Where the registers lie that the current task entered the kernel with, on kernels that don't tell.
+#[inline(always)]
+fn registers() -> Option<u64> {
+    Some(field!(current(), task_stack)? + u64::from(config!(thread_size)) - u64::from(config!(regs_size)))
+}
+
 /// The arguments of the system call that the current task is in, from the registers that it entered the kernel with;
 /// they are still there when the call ends. False if these registers belong to another call.
 #[inline(always)]
@@ -217,9 +278,16 @@ pub fn arguments(args: &mut [u64; 6], nr: u32) -> bool {
         each!(|at: u64| unsafe { core::ptr::read_volatile(regs.wrapping_add(at as usize).cast::<u64>()) });
         return true;
     }
-    let Some(stack) = field!(current(), task_stack) else { return false };
-    let regs = stack + u64::from(config!(thread_size)) - u64::from(config!(regs_size));
-    each!(|at: u64| read(regs + at).unwrap_or(0));
+    let Some(regs) = registers() else { return false };
+    arguments_at(args, regs);
     // where the stack ends isn't in the BTF: make sure
     field!(regs, regs_nr as u32) == Some(nr)
+}
+
+/// The arguments of a system call whose registers lie there.
+#[inline(always)]
+pub fn arguments_at(args: &mut [u64; 6], regs: u64) {
+    for (i, argument) in args.iter_mut().enumerate() {
+        *argument = read(regs + u64::from(constant(&OFFSETS.regs_args[i]))).unwrap_or(0);
+    }
 }

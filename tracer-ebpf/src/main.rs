@@ -6,6 +6,8 @@
 //! - `wanted`: the same for what is done to a file, as soon as that and the path are known
 //! - `scratch`: memory to build records in
 //! - `record`: building a record and handing it over, or counting its loss
+//! - `begun`: path calls between their beginnings and their ends
+//! - `precise`: the kernel's functions that do what is asked of a file, whoever asks
 //! - `go`: registers, texts and maps of Go programs; `api`: steps of requests to the Kubernetes API; `body`: what they carry
 //! - `head`, `file`, `walk`, `call`: what goes into a record
 //!
@@ -18,6 +20,7 @@
 #![feature(core_intrinsics)]
 
 mod api;
+mod begun;
 mod body;
 mod call;
 mod file;
@@ -25,6 +28,7 @@ mod go;
 mod head;
 mod kernel;
 mod maps;
+mod precise;
 mod probes;
 mod record;
 mod scope;

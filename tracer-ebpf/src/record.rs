@@ -109,6 +109,18 @@ impl Out {
         unsafe { (*out).pos }
     }
 
+    /// Whether one more string fits, of any length. A record whose call has one or two paths has room for each of them as it was
+    /// asked for; what comes on top asks first.
+    ///
+    /// # Safety
+    /// See [`Out::head`].
+    #[inline(always)]
+    pub unsafe fn has_room(out: *const Out) -> bool {
+        // SAFETY: by this function's contract. The read is volatile so that the compiler doesn't drop the mask of `end` for it:
+        // the verifier wants to see that.
+        unsafe { core::ptr::read_volatile(&raw const (*out).pos) <= (RECORD_BYTES - PATH_BYTES) as u64 }
+    }
+
     /// Makes the record as long as that.
     ///
     /// # Safety
@@ -160,6 +172,17 @@ impl Out {
         // SAFETY: as above.
         unsafe { (*out).pos += n as u64 - 1 };
         ((n - 1) as u16, if n == ROOM { text::PRESENT | text::CUT } else { text::PRESENT })
+    }
+
+    /// Appends a string that the kernel has copied from the process; gives its length and [`text`] flags.
+    ///
+    /// # Safety
+    /// See [`Out::head`].
+    #[inline(always)]
+    pub unsafe fn copied_string(out: *mut Out, from: u64) -> (u16, u8) {
+        // SAFETY: by this function's contract.
+        let len = unsafe { Out::kernel_string(out, from) };
+        (len, if u32::from(len) == PATH_BYTES as u32 { text::PRESENT | text::CUT } else { text::PRESENT })
     }
 
     /// Appends a string of the kernel; gives its length.

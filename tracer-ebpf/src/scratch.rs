@@ -8,7 +8,7 @@ use core::ptr;
 
 use knark_abi::{ExeKey, WantedKey};
 
-use crate::{go::Copies, kernel, maps::SCRATCH, record::Out, walk::Walk};
+use crate::{call::Given, go::Copies, kernel, maps::SCRATCH, record::Out, walk::Walk};
 
 /// How many programs can be under way on one CPU.
 pub const SLOTS: u32 = 4;
@@ -28,6 +28,8 @@ pub struct Scratch {
     pub walk: Walk,
     /// The call's arguments.
     pub args: [u64; 6],
+    /// The path to append.
+    pub given: Given,
     /// The exe to look up: half the stack, were it there.
     pub key: ExeKey,
     /// The path to look up.

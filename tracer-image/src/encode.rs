@@ -96,16 +96,16 @@ pub fn open_path<'a>(record: &bpf::Open<'a>) -> Cow<'a, [u8]> {
 
 /// The path that a path call's event says, and the other one of a call with two.
 pub fn call_paths<'a>(record: &bpf::PathCall<'a>) -> (Cow<'a, [u8]>, Option<Cow<'a, [u8]>>) {
-    let from = match record.path.source() {
-        PathSource::Kernel => Cow::Borrowed(record.path.walked),
-        PathSource::Argument => Cow::Owned(path::join(record.path.walked, record.path.name)),
+    let whole = |name: &PathName<'a>| match name.source() {
+        PathSource::Kernel => Cow::Borrowed(name.walked),
+        PathSource::Argument => Cow::Owned(path::join(name.walked, name.name)),
     };
     let to = record.second.as_ref().map(|second| match record.op {
         // What a symbolic link says is no path yet: it stands as it is.
         Op::Symlink | Op::Symlinkat => Cow::Borrowed(second.name),
-        _ => Cow::Owned(path::join(second.walked, second.name)),
+        _ => whole(second),
     });
-    (from, to)
+    (whole(&record.path), to)
 }
 
 fn file<'a>(head: &'a bpf::Head, process: u32, comm: &[u8], op: FileOp, result: i64, call: Op) -> File<'a> {
@@ -130,7 +130,11 @@ fn file<'a>(head: &'a bpf::Head, process: u32, comm: &[u8], op: FileOp, result: 
         size: None,
         xattr: b"",
         thread: if head.tid != head.tgid && head.comm() != comm { head.comm() } else { b"" },
-        syscall: bpf::call_name(call),
+        syscall: match head.marks {
+            marks if marks & mark::IO_URING != 0 => "io_uring",
+            marks if marks & mark::COMPAT != 0 => "32-bit",
+            _ => bpf::call_name(call),
+        },
     }
 }
 

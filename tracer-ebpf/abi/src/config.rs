@@ -37,7 +37,7 @@ pub mod feature {
 }
 
 /// `Call::effect`: what is done to a file, by whichever call; also the bit's number in masks of what is wanted. User space
-/// numbers them; these are the ones that a call's number alone doesn't tell.
+/// numbers them; these are the ones that the programs name.
 pub mod effect {
     /// Opened for reading.
     pub const OPEN: u8 = 0;
@@ -45,8 +45,16 @@ pub mod effect {
     pub const CREATE: u8 = 1;
     /// Opened for writing.
     pub const WRITE_OPEN: u8 = 2;
+    /// A name changed.
+    pub const RENAME: u8 = 4;
+    /// Given another name.
+    pub const LINK: u8 = 5;
+    /// A symbolic link made.
+    pub const SYMLINK: u8 = 6;
     /// A name removed.
     pub const UNLINK: u8 = 7;
+    /// A directory made.
+    pub const MKDIR: u8 = 8;
     /// A directory removed.
     pub const RMDIR: u8 = 9;
 
@@ -98,8 +106,13 @@ pub struct Config {
     pub somewhere: u32,
     /// Bytes of each body of a request to the API, and of its response, that are wanted; 0: none.
     pub body_bytes: u32,
+    /// The bit of `Offsets::task_compat` that a task in a 32-bit call has.
+    pub compat: u32,
+    /// By operation ([`crate::Op`]): whether the kernel's function for it is given names that have been copied (`struct
+    /// filename`), or pointers to the process's memory.
+    pub copied_names: u64,
 }
-const _: () = assert!(size_of::<Config>() == 52);
+const _: () = assert!(size_of::<Config>() == 64);
 
 /// How to read a call's arguments: each field is the argument's index, or one of the constants below.
 #[repr(C)]
@@ -135,6 +148,9 @@ impl Call {
 
 /// Calls are looked up by number in a table of this size.
 pub const CALLS: usize = 512;
+
+/// The numbers of operations ([`crate::Op`]) on this architecture, in a table of this size.
+pub const NUMBERS: usize = 64;
 
 /// Byte offsets in this kernel's structures, from its BTF.
 #[repr(C)]
@@ -203,8 +219,12 @@ pub struct Offsets {
     pub regs_args: [u32; 6],
     /// `struct pt_regs`: the number of the call.
     pub regs_nr: u32,
+    pub task_flags: u32,
+    /// Within `task_struct`: the word that says whether a task is in a 32-bit call, with [`Config::compat`].
+    pub task_compat: u32,
+    pub filename_name: u32,
 }
-const _: () = assert!(size_of::<Offsets>() == 65 * 4);
+const _: () = assert!(size_of::<Offsets>() == 68 * 4);
 
 /// One kind of event on one CPU.
 #[repr(C)]

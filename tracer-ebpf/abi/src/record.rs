@@ -90,6 +90,16 @@ pub mod mark {
     pub const UPPER_UNKNOWN: u32 = 1 << 13;
     /// The exe is one that the scope asks for.
     pub const EXE_WANTED: u32 = 1 << 14;
+    /// No call of its own: io_uring did it.
+    pub const IO_URING: u32 = 1 << 15;
+    /// By a 32-bit system call.
+    pub const COMPAT: u32 = 1 << 16;
+}
+
+/// [`PathBody::note`]: what is done to the file ([`crate::effect`]), and this bit.
+pub mod note {
+    /// It is wanted, as far as is known.
+    pub const WANTED: u8 = 1 << 7;
 }
 
 /// What every record begins with: who did it, and when.
@@ -180,6 +190,10 @@ pub struct OpenBody {
 }
 const _: () = assert!(size_of::<OpenBody>() == 56);
 
+/// In [`PathBody::nr`]: the record is of a function of the kernel, whoever called it. Such a record is counted as seen when it
+/// ends, since only then it is known whether it is wanted.
+pub const PRECISE: u32 = 1 << 31;
+
 /// A path of a path call: the walked start and the argument.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -192,13 +206,14 @@ pub struct PathPart {
     pub walked_flags: u8,
     /// See [`text`]; 0 where there is no argument.
     pub name_flags: u8,
-    /// Zero.
-    pub pad: [u8; 2],
+    /// Bytes of the path of what the kernel found, behind all that was known when the call began; 0: it didn't get that far, or
+    /// nobody looked. With it, `walked_flags` are those of this path.
+    pub real_len: u16,
 }
 const _: () = assert!(size_of::<PathPart>() == 8);
 
 /// Follows the header of a path call. Strings: for each of the two parts the walked path and the argument, then the name
-/// of the extended attribute.
+/// of the extended attribute; then for each part the path of what was found; then what could only be copied at the end.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct PathBody {
@@ -214,14 +229,15 @@ pub struct PathBody {
     pub first: PathPart,
     /// Of a rename or link, where to; of a symlink, what it says.
     pub second: PathPart,
-    /// The call's number on this architecture.
+    /// The call's number on this architecture; with [`PRECISE`], that of the call that takes the same arguments as the kernel's
+    /// function which was seen.
     pub nr: u32,
     /// Bytes of the extended attribute's name.
     pub xattr_len: u16,
     /// See [`text`].
     pub xattr_flags: u8,
-    /// Zero.
-    pub pad: u8,
+    /// The programs' own note while the call is under way, see [`crate::note`].
+    pub note: u8,
 }
 const _: () = assert!(size_of::<PathBody>() == 120);
 

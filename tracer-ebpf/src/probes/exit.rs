@@ -1,12 +1,12 @@
 //! A thread ends: what was kept for it goes, and of the last one of a process the exit is reported.
 
-use aya_ebpf::{macros::raw_tracepoint, maps::HashMap, programs::RawTracePointContext};
-use knark_abi::{ExitBody, Header, INFLIGHT_SMALL, PathBody, RECORD_BYTES, feature, kind, mark, scope};
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use knark_abi::{ExitBody, Header, feature, kind, scope};
 
 use crate::{
-    head,
+    begun, head,
     kernel::{self, config, field, has},
-    maps::{EXITED, INFLIGHT, INFLIGHT_LONG, TGIDS},
+    maps::{EXITED, TGIDS},
     record::{self, hand_over},
 };
 
@@ -18,35 +18,9 @@ const NEW: u64 = 1;
 /// match-proto: sched_process_exit(struct task_struct *p)
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn process_exit(ctx: RawTracePointContext) -> i32 {
-    // SAFETY: the sizes are those of the maps' values.
-    unsafe {
-        if !unfinished(&INFLIGHT, INFLIGHT_SMALL as u64) {
-            unfinished(&INFLIGHT_LONG, RECORD_BYTES as u64);
-        }
-    }
+    begun::abandon();
     last(ctx.arg(0));
     0
-}
-
-/// Reports a call that this thread never came back from.
-///
-/// # Safety
-/// `room` must be the size of the map's values.
-#[inline(always)]
-unsafe fn unfinished<const N: usize>(map: &HashMap<u64, [u8; N]>, room: u64) -> bool {
-    let key = kernel::pid_tgid();
-    let Some(record) = map.get_ptr_mut(key) else { return false };
-    // SAFETY: a record begins with header and body.
-    unsafe {
-        let head = record.cast::<Header>();
-        let _body: *mut PathBody = record.cast::<u8>().add(size_of::<Header>()).cast();
-        (*head).marks |= mark::UNFINISHED;
-        (*head).boot_ns = head::now();
-        let len = u64::from((*head).len);
-        hand_over(record.cast(), if len > room { room } else { len }, kind::PATH, record::QUIET);
-    }
-    let _ = map.remove(key);
-    true
 }
 
 #[inline(always)]

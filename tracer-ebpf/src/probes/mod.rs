@@ -15,6 +15,8 @@ mod fork;
 mod open_exit;
 mod path_enter;
 mod path_exit;
+mod precise_attributes;
+mod precise_names;
 
 /// What the tracepoints of single system calls pass: `struct syscall_tp_t` of kernel/trace/trace_syscalls.c.
 #[inline(always)]
@@ -30,4 +32,26 @@ fn result(ctx: &aya_ebpf::programs::TracePointContext) -> i64 {
     use aya_ebpf::EbpfContext as _;
     // SAFETY: an aligned read within the context.
     unsafe { *ctx.as_ptr().cast::<i64>().add(2) }
+}
+
+pub use path_enter::by_path;
+pub use path_exit::addresses;
+
+/// What the kernel passes to programs on its functions: an argument as it was in its register or, after all of them, the result.
+#[inline(always)]
+fn value(ctx: *const core::ffi::c_void, index: usize) -> u64 {
+    // SAFETY: an aligned read within the context, as the verifier makes sure of.
+    unsafe { core::ptr::read_volatile(ctx.cast::<u64>().add(index)) }
+}
+
+/// Puts down arguments of the kernel's function, and 0 for the others. They go through memory: what the verifier knows of them
+/// would keep it from taking them for numbers.
+#[inline(always)]
+fn put<const N: usize>(ctx: *const core::ffi::c_void, args: *mut [u64; 6], indices: [usize; N]) {
+    let args = args.cast::<u64>();
+    for to in 0..6 {
+        let argument = if to < N { value(ctx, indices[to]) } else { 0 };
+        // SAFETY: there is room for six, in memory of the program's own.
+        unsafe { core::ptr::write_volatile(args.add(to), argument) };
+    }
 }

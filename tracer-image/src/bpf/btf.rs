@@ -44,6 +44,9 @@ const STRUCT: u8 = 4;
 const UNION: u8 = 5;
 const ENUM: u8 = 6;
 const TYPEDEF: u8 = 8;
+const POINTER: u8 = 2;
+const FUNC: u8 = 12;
+const PROTOTYPE: u8 = 13;
 
 /// Anonymous members within anonymous members, and typedefs of typedefs: no kernel comes near.
 const DEPTH: u32 = 16;
@@ -152,6 +155,34 @@ impl Btf {
     /// The id of the type that programs attached to this tracepoint name.
     pub fn tracepoint(&self, name: &str) -> Option<u32> {
         self.named(TYPEDEF, &format!("btf_trace_{name}")).ok()
+    }
+
+    /// Those of these functions of the kernel that programs can be attached to, each with its parameters' types: the name of what
+    /// a pointer points to, or nothing for what is no pointer to a struct.
+    pub fn functions<'n>(&self, names: &[&'n str]) -> FxHashMap<&'n str, Vec<&[u8]>> {
+        let mut found = FxHashMap::default();
+        for at in self.types.iter().skip(1) {
+            if let Some(ty) = self.read(*at as usize).filter(|ty| ty.kind == FUNC)
+                && let Some(name) = self.string(ty.name).and_then(|is| names.iter().find(|name| name.as_bytes() == is))
+                && let Some(parameters) = self.parameters(ty.extent)
+            {
+                found.insert(*name, parameters);
+            }
+        }
+        found
+    }
+
+    fn parameters(&self, prototype: u32) -> Option<Vec<&[u8]>> {
+        let prototype = self.by_id(prototype).filter(|ty| ty.kind == PROTOTYPE)?;
+        let types = (0..prototype.count).map(|i| word(&self.raw, prototype.rest + 8 * i + 4));
+        types.map(|id| Some(self.pointed_to(id?).unwrap_or(b""))).collect()
+    }
+
+    /// The name of the struct that a pointer points to.
+    fn pointed_to(&self, id: u32) -> Option<&[u8]> {
+        let pointer = self.by_id(self.plain(id)?).filter(|ty| ty.kind == POINTER)?;
+        let to = self.by_id(self.plain(pointer.extent)?).filter(|ty| ty.kind == STRUCT)?;
+        self.string(to.name)
     }
 
     fn named(&self, kind: u8, name: &str) -> Result<u32, Error> {
@@ -312,5 +343,7 @@ mod tests {
         let btf = btf.unwrap();
         assert!(btf.offset("task_struct", "tgid").unwrap() < btf.size_of("task_struct").unwrap());
         assert!(super::super::offsets::of(&btf).is_ok());
+        let functions = btf.functions(&["chmod_common", "no_such_function"]);
+        assert_eq!(functions.into_iter().collect::<Vec<_>>(), [("chmod_common", vec![&b"path"[..], b""])]);
     }
 }

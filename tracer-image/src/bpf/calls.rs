@@ -1,6 +1,6 @@
 //! The system calls that are watched: their names, their numbers here, and how their arguments name files.
 
-use knark_abi::{CALLS, Call, Op, effect};
+use knark_abi::{CALLS, Call, NUMBERS, Op, effect};
 use knark_specs::frame::FileOp;
 
 use super::Effects;
@@ -56,6 +56,8 @@ const _: () = {
     assert!(FileOp::Open as u8 == effect::OPEN && FileOp::Create as u8 == effect::CREATE);
     assert!(FileOp::WriteOpen as u8 == effect::WRITE_OPEN);
     assert!(FileOp::Unlink as u8 == effect::UNLINK && FileOp::Rmdir as u8 == effect::RMDIR);
+    assert!(FileOp::Rename as u8 == effect::RENAME && FileOp::Link as u8 == effect::LINK);
+    assert!(FileOp::Symlink as u8 == effect::SYMLINK && FileOp::Mkdir as u8 == effect::MKDIR);
 };
 
 /// `(directory, name)` of both paths, the extended attribute's name, the `AT_*` flags.
@@ -157,4 +159,15 @@ pub(super) fn table() -> Box<[Call; CALLS]> {
         }
     }
     table
+}
+
+/// By operation, for the programs; 0 for calls that this architecture lacks.
+pub(super) fn numbers() -> [u16; NUMBERS] {
+    let mut numbers = [0; NUMBERS];
+    for watched in &WATCHED {
+        if let Some(place) = numbers.get_mut(watched.op as usize) {
+            *place = watched.nr.and_then(|nr| u16::try_from(nr).ok()).unwrap_or(0);
+        }
+    }
+    numbers
 }

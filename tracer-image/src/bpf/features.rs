@@ -81,7 +81,7 @@ pub fn look() -> Features {
 }
 
 fn probes(btf: Option<&Btf>, events: Option<&Events>) -> Vec<ProbeStatus> {
-    let status = |name: &str, state| ProbeStatus { name: name.to_owned(), tier: Tier::Portable, state };
+    let status = |name: &str, state| ProbeStatus { name: name.to_owned(), tier: Tier::Portable, not_precise: None, state };
     let missing = |why, reason: &str| ProbeState::Missing(why, reason.to_owned());
     let internal = super::load::TRACEPOINTS.iter().map(|name| {
         status(

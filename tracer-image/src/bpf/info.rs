@@ -13,6 +13,8 @@ pub(super) fn missed(ebpf: &Ebpf) -> Option<u64> {
             Program::TracePoint(program) => program.fd(),
             Program::RawTracePoint(program) => program.fd(),
             Program::UProbe(program) => program.fd(),
+            Program::FEntry(program) => program.fd(),
+            Program::FExit(program) => program.fd(),
             _ => continue,
         };
         if let Ok(fd) = fd {

@@ -1,4 +1,4 @@
-//! Attaching one program to many tracepoints.
+//! Attaching programs: one to many tracepoints, and one to a function of the kernel.
 
 use std::{
     io,
@@ -43,6 +43,25 @@ pub(super) fn tracepoint(id: u64, program: BorrowedFd<'_>) -> io::Result<OwnedFd
     // SAFETY: both descriptors are open.
     let set = unsafe { libc::ioctl(event.as_raw_fd(), PERF_EVENT_IOC_SET_BPF as _, program.as_raw_fd()) };
     if set == 0 { Ok(event) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Runs a program on the function of the kernel that it was loaded for, until the descriptor is closed.
+#[expect(unsafe_code, reason = "the loader keeps the descriptor to itself")]
+pub(super) fn function(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const BPF_RAW_TRACEPOINT_OPEN: libc::c_int = 17;
+    #[repr(C)]
+    struct Attributes {
+        name: u64,
+        program: u32,
+        pad: u32,
+    }
+    let program = u32::try_from(program.as_raw_fd()).map_err(io::Error::other)?;
+    let attributes = Attributes { name: 0, program, pad: 0 };
+    // SAFETY: the attributes are valid for the length that is given, and outlive the call.
+    let link = unsafe { libc::syscall(libc::SYS_bpf, BPF_RAW_TRACEPOINT_OPEN, &raw const attributes, size_of::<Attributes>()) };
+    let link = i32::try_from(link).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: the kernel just gave this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(link) })
 }
 
 /// Closes tracepoints without waiting. The kernel waits for all CPUs at each of them, one after the other, so that it takes

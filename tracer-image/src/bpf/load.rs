@@ -20,7 +20,7 @@ use super::{
     AttachError, CgroupVersion, Hierarchy, Missing, Options, ProbeState, ProbeStatus, Tier, Wanted, api,
     btf::{self, Btf},
     calls::{self, WATCHED},
-    cgroups, link, offsets,
+    cgroups, link, offsets, precise,
     tracefs::Events,
     wanted,
 };
@@ -62,13 +62,18 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
     let btf = btf.map_err(no_btf)??;
     let offsets = offsets::of(&btf)?;
     let wanted = options.wanted.as_ref().map(Wanted::kernel);
-    let config = config(options, &btf, hierarchy, wanted.as_ref())?;
+    let mut config = config(options, &btf, hierarchy, wanted.as_ref())?;
     let calls = calls::table();
+    let numbers = calls::numbers();
+    let asked = |call: &calls::Watched| options.wanted.as_ref().is_none_or(|wanted| wanted.could_be(call.effects()));
+    let precise = (options.events.file && options.precise).then(|| precise::plan(&btf, asked));
+    config.copied_names = precise.as_ref().map_or(0, |plan| plan.copied_names);
     let by_tgid = config.scope & (scope::TGID | scope::EXE) != 0;
     setup
         .override_global("CONFIG", bytes_of(&config), true)
         .override_global("OFFSETS", bytes_of(&offsets), true)
         .override_global("CALL_TABLE", bytes_of(&*calls), true)
+        .override_global("NUMBERS", bytes_of(&numbers), true)
         .map_max_entries("RING", ring_size(options.ring_bytes))
         .map_max_entries("WANTED", wanted.as_ref().map_or(1, |wanted| u32::try_from(wanted.paths.len()).unwrap_or(1).max(1)));
     // kernel memory for what is not used
@@ -111,7 +116,8 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
         attach_internal(&mut loaded, tracepoint)?;
     }
     if options.events.file {
-        attach_calls(&mut loaded, options.wanted.as_ref())?;
+        let precise = precise.map(|plan| precise::attach(&mut loaded.ebpf, plan)).unwrap_or_default();
+        attach_calls(&mut loaded, asked, precise)?;
     }
     Ok(loaded)
 }
@@ -150,6 +156,7 @@ fn config(
         (config.anywhere, config.somewhere) = (files.anywhere, files.somewhere);
     }
     config.body_bytes = options.body_bytes;
+    config.compat = offsets::compat();
     if let Some(hierarchy) = hierarchy {
         config.hierarchy = hierarchy.id;
         if hierarchy.version == CgroupVersion::V1
@@ -210,6 +217,7 @@ fn verify(ebpf: &mut Ebpf, internal: &[Internal], options: &Options) -> Result<O
             let name = name.to_owned();
             let internal = internal.iter().find(|probe| probe.program == name);
             let asked = match name.as_str() {
+                name if precise::owns(name) => false,
                 name if api::PROGRAMS.contains(&name) => options.events.api,
                 name if api::BODY_PROGRAMS.contains(&name) => options.events.api && options.body_bytes > 0,
                 _ => options.events.file,
@@ -256,7 +264,7 @@ fn attach_internal(loaded: &mut Loaded, probe: &Internal) -> Result<(), AttachEr
         Err(ProgramError::SyscallError(e)) => missing(Missing::Forbidden, format!("forbidden: {e}")),
         Err(e) => missing(Missing::Forbidden, e.to_string()),
     };
-    loaded.probes.push(ProbeStatus { name: probe.tracepoint.to_owned(), tier: Tier::Portable, state });
+    loaded.probes.push(ProbeStatus { name: probe.tracepoint.to_owned(), tier: Tier::Portable, not_precise: None, state });
     match loaded.probes.last() {
         Some(last) if probe.needed && !last.attached() => Err(AttachError::Missing(last.clone())),
         _ => Ok(()),
@@ -264,8 +272,14 @@ fn attach_internal(loaded: &mut Loaded, probe: &Internal) -> Result<(), AttachEr
 }
 
 /// The ends of all calls first: a call whose beginning is seen is then seen to end. A call that can do nothing of what is
-/// wanted is left alone.
-fn attach_calls(loaded: &mut Loaded, wanted: Option<&Wanted>) -> Result<(), AttachError> {
+/// wanted is left alone, and so is one that the precise tier sees.
+fn attach_calls(
+    loaded: &mut Loaded,
+    asked: impl Fn(&calls::Watched) -> bool,
+    mut precise: precise::Attached,
+) -> Result<(), AttachError> {
+    loaded.enters.append(&mut precise.enters);
+    loaded.exits.append(&mut precise.exits);
     let events = Events::open()
         .map_err(|source| AttachError::Tracefs { what: "looking for the system calls' tracepoints".into(), source })?;
     let fd = |name: &str| match loaded.ebpf.program(name) {
@@ -276,7 +290,20 @@ fn attach_calls(loaded: &mut Loaded, wanted: Option<&Wanted>) -> Result<(), Atta
     let program = |of: Result<_, ProgramError>, name| of.map_err(|e| verdict(name, e));
     let (open_exit, path_enter, path_exit) =
         (program(open_exit, "open_exit")?, program(path_enter, "path_enter")?, program(path_exit, "path_exit")?);
-    for call in WATCHED.iter().filter(|call| wanted.is_none_or(|wanted| wanted.could_be(call.effects()))) {
+    for call in WATCHED.iter().filter(|call| asked(call)) {
+        let name = call.name.to_owned();
+        let not_precise = match precise.sees(call.op) {
+            Ok(()) => {
+                let state = if call.nr.is_some() {
+                    ProbeState::Attached
+                } else {
+                    ProbeState::Missing(Missing::Unsupported, NO_SUCH_CALL.into())
+                };
+                loaded.probes.push(ProbeStatus { name, tier: Tier::Precise, not_precise: None, state });
+                continue;
+            }
+            Err(reason) => reason.map(str::to_owned),
+        };
         let end = if call.opens() { open_exit } else { path_exit };
         let outcome = attach(&events, "sys_exit", call, end.as_fd()).and_then(|end| {
             let begin = if call.opens() { None } else { Some(attach(&events, "sys_enter", call, path_enter.as_fd())?) };
@@ -290,7 +317,7 @@ fn attach_calls(loaded: &mut Loaded, wanted: Option<&Wanted>) -> Result<(), Atta
             }
             Err(state) => state,
         };
-        loaded.probes.push(ProbeStatus { name: call.name.into(), tier: Tier::Portable, state });
+        loaded.probes.push(ProbeStatus { name, tier: Tier::Portable, not_precise, state });
     }
     match loaded.probes.iter().find(|p| p.name == "openat" && !p.attached()) {
         Some(missing) => Err(AttachError::Missing(missing.clone())),

@@ -4,8 +4,8 @@
 //! [`Record`]s, which borrow from the ring buffer, and [`Probes::counters`] accounts for each event that was seen. This
 //! module and the programs themselves are the only places with unsafe code, and nothing outside knows about aya.
 //!
-//! Only the portable tier is here: tracepoints of single system calls for files, typed tracepoints for processes. Another
-//! tier is another list of probes in `plan`.
+//! There are two tiers. The portable one: tracepoints of single system calls for files, raw tracepoints for processes. The precise
+//! one (`precise`): programs on the kernel's own functions, where it allows them, in place of the tracepoints of those calls.
 
 pub mod btf;
 pub mod cgroups;
@@ -23,6 +23,7 @@ mod load;
 mod offsets;
 mod parse;
 mod plan;
+mod precise;
 mod probes;
 mod record;
 mod tracefs;

@@ -84,8 +84,23 @@ pub(super) fn of(btf: &Btf) -> Result<Offsets, Error> {
         kn_id: btf.offset("kernfs_node", "id")?,
         regs_args,
         regs_nr,
+        task_flags: btf.offset("task_struct", "flags")?,
+        task_compat: btf.offset("task_struct", COMPAT.0)?,
+        filename_name: btf.offset("filename", "name")?,
     })
 }
+
+/// The bit of `Offsets::task_compat` that a task in a 32-bit call has.
+pub(super) const fn compat() -> u32 {
+    COMPAT.1
+}
+
+/// `TS_COMPAT`
+#[cfg(target_arch = "x86_64")]
+const COMPAT: (&str, u32) = ("thread_info.status", 1 << 1);
+/// `TIF_32BIT`
+#[cfg(target_arch = "aarch64")]
+const COMPAT: (&str, u32) = ("thread_info.flags", 1 << 22);
 
 /// Where a system call's arguments and its number lie in `struct pt_regs`; they stay there until it returns.
 #[cfg(target_arch = "x86_64")]

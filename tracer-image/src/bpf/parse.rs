@@ -198,7 +198,13 @@ fn path(head: Head, op: Op, mut rest: Bytes<'_>) -> Option<PathCall<'_>> {
     if body.xattr_flags & text::LATE == 0 {
         xattr = rest.take(body.xattr_len.into())?;
     }
-    // those that were copied at the call's end lie behind the others
+    let parts = [(&body.first, &mut first), (&body.second, &mut second)];
+    // what was found lies behind what was asked for, and what was copied at the call's end behind that
+    for (part, name) in parts {
+        if part.real_len > 0 {
+            name.walked = rest.take(part.real_len.into())?;
+        }
+    }
     for (part, name) in [(&body.first, &mut first), (&body.second, &mut second)] {
         if part.name_flags & text::LATE != 0 {
             name.name = rest.take(part.name_len.into())?;
@@ -270,7 +276,7 @@ mod tests {
     }
 
     fn part(walked: u16, name: u16, name_flags: u8) -> PathPart {
-        PathPart { walked_len: walked, name_len: name, walked_flags: 1, name_flags, pad: [0; 2] }
+        PathPart { walked_len: walked, name_len: name, walked_flags: 1, name_flags, real_len: 0 }
     }
 
     fn rename(first_flags: u8) -> Vec<u8> {
@@ -284,7 +290,7 @@ mod tests {
             nr: 82,
             xattr_len: 0,
             xattr_flags: 0,
-            pad: 0,
+            note: 0,
         };
         let late = first_flags & text::LATE != 0;
         whole(kind::PATH, Op::Rename, &bytes_of(&body), if late { b"/w/toone" } else { b"/wone/to" })

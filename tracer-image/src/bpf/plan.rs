@@ -6,8 +6,20 @@ pub const API_SERVER: &str = "API server";
 /// How much of the kernel a probe rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
+    /// Programs on the kernel's own functions: whatever comes to them is seen.
+    Precise,
     /// Tracepoints: works wherever there is BTF.
     Portable,
+}
+
+impl Tier {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Tier::Precise => "precise",
+            Tier::Portable => "portable",
+        }
+    }
 }
 
 /// Why a probe is not attached.
@@ -35,6 +47,8 @@ pub struct ProbeStatus {
     pub name: String,
     /// Its tier.
     pub tier: Tier,
+    /// Of a probe of the portable tier that there is a better one for: why that isn't used.
+    pub not_precise: Option<String>,
     /// What became of it.
     pub state: ProbeState,
 }

@@ -38,6 +38,8 @@ pub struct Options {
     pub exclude_tgids: Vec<u32>,
     /// The kernel's BTF, where it isn't at the usual place.
     pub btf: Option<PathBuf>,
+    /// Whether the precise tier is used where this kernel allows it.
+    pub precise: bool,
 }
 
 impl Default for Options {
@@ -50,6 +52,7 @@ impl Default for Options {
             wanted: None,
             exclude_tgids: vec![std::process::id()],
             btf: None,
+            precise: true,
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{
     sync::{LazyLock, Mutex, PoisonError},
 };
 
-use knark_tracer::bpf::{Events, Op, Options, Probes, Record, Scope};
+use knark_tracer::bpf::{Events, Op, Options, Probes, Record, Scope, Tier};
 
 pub const ALL: Events = Events { exec: true, file: true, exit: true, api: false };
 
@@ -159,11 +159,19 @@ static SHARED: LazyLock<Mutex<Probes>> = LazyLock::new(|| {
     Mutex::new(attach(&Options { scope, events: ALL, ..Options::default() }))
 });
 
+/// Attaches, in the tier that the tests are for: the better one if `KNARK_TEST_TIER` doesn't say `portable`.
 pub fn attach(options: &Options) -> Probes {
-    Probes::attach(options).unwrap_or_else(|e| {
+    let options = Options { precise: std::env::var("KNARK_TEST_TIER").as_deref() != Ok("portable"), ..options.clone() };
+    Probes::attach(&options).unwrap_or_else(|e| {
         let source = std::error::Error::source(&e).map(ToString::to_string);
         panic!("{e} ({source:?}); these tests take root")
     })
+}
+
+/// Whether the probes that tests share see this call in the precise tier.
+pub fn precise(call: &str) -> bool {
+    let probes = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    probes.attached().iter().any(|probe| probe.name == call && probe.tier == Tier::Precise)
 }
 
 /// Runs the work with the probes that tests share.

@@ -16,6 +16,8 @@
 #[cfg(target_arch = "x86_64")]
 mod bodies;
 mod calls;
+#[cfg(target_arch = "x86_64")]
+mod coverage;
 mod exec;
 mod harness;
 mod loss;
@@ -23,3 +25,5 @@ mod paths;
 mod races;
 mod scopes;
 mod wanted;
+#[cfg(target_arch = "x86_64")]
+mod ways;

@@ -15,7 +15,7 @@ use knark_specs::{
     packet,
 };
 use knark_tracer::{
-    bpf::{Events, Options, ProbeStatus, Probes, Record, Scope, Wanted},
+    bpf::{Events, Options, ProbeStatus, Probes, Record, Scope, Tier, Wanted},
     engine::{Command, Engine},
     outbox::{Next, Outbox},
 };
@@ -84,6 +84,7 @@ fn paths_come_and_near_misses_do_not() {
     let names: Vec<&str> = probes.attached().iter().map(|probe| probe.name.as_str()).collect();
     assert!(names.contains(&"openat") && names.contains(&"unlinkat") && !names.contains(&"mkdirat") && !names.contains(&"link"));
     assert!(probes.attached().iter().any(ProbeStatus::attached));
+    let precise = probes.attached().iter().any(|probe| probe.name == "fchmodat" && probe.tier == Tier::Precise);
 
     let read = |path: &str| close(open(at(path), libc::O_RDONLY));
     let chmod = |path: &str| unsafe {
@@ -122,7 +123,10 @@ fn paths_come_and_near_misses_do_not() {
         // path calls
         ("chmod", 1, Box::new(|| chmod("in/f"))),
         ("chmod beside", 0, Box::new(|| chmod("in2/f"))),
-        ("chmod, dots", 1, Box::new(|| chmod("in2/./f"))),
+        // what the argument doesn't tell, and the file that it leads to does
+        ("chmod, dots", usize::from(!precise), Box::new(|| chmod("in2/./f"))),
+        ("chmod, a link that leads in", usize::from(precise), Box::new(|| chmod("to in"))),
+        ("chmod, a link that leads out", usize::from(!precise), Box::new(|| chmod("in/out"))),
         ("chmod, long", 1, Box::new(|| chmod(&"y".repeat(250)))),
         ("chmod, too long", 1, Box::new(|| chmod(&"y".repeat(5000)))),
         ("chmod, null", 1, Box::new(|| unsafe { call(libc::syscall(libc::SYS_fchmodat, libc::AT_FDCWD, 0, 0)) })),

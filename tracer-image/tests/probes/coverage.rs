@@ -1,0 +1,261 @@
+//! docs/coverage.md: each row is done here, and each of its cells proved.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
+    sync::atomic::{AtomicBool, AtomicU8, Ordering},
+    thread,
+};
+
+use knark_tracer::bpf::{PathSource, Record, mark};
+
+use crate::{
+    harness::{Story, Work, c, lossy, ok, open, precise, private_folder, result, trace},
+    ways::{Ask, Ring, int80, low},
+};
+
+const TABLE: &str = include_str!("../../../docs/coverage.md");
+
+/// How a row is seen, as the table says it.
+const SEEN: &str = "seen";
+const ARGUMENT: &str = "argument";
+const NOT_SEEN: &str = "not seen";
+
+/// What is done; the call whose tier decides; the path that is touched; how the precise and the portable tier see it.
+type Row = (&'static str, &'static str, &'static str, &'static str, &'static str);
+
+const ROWS: [Row; 27] = [
+    ("chmod through a symbolic link", "fchmodat", "/file", SEEN, ARGUMENT),
+    ("chmod through `/proc/self/fd`", "fchmodat", "/file", SEEN, ARGUMENT),
+    ("chown through a symbolic link", "fchownat", "/file", SEEN, ARGUMENT),
+    ("fchmod", "fchmod", "/file", SEEN, SEEN),
+    ("fchmodat2 on a descriptor (`AT_EMPTY_PATH`)", "fchmodat2", "/file", SEEN, SEEN),
+    ("unlink through a linked folder", "unlinkat", "/dir/a", SEEN, ARGUMENT),
+    ("rename through a linked folder", "renameat2", "/dir/b", SEEN, ARGUMENT),
+    ("link to what is named through a linked folder", "linkat", "/dir/c", SEEN, ARGUMENT),
+    ("mkdir through a linked folder", "mkdirat", "/dir/made", SEEN, ARGUMENT),
+    ("truncate through a symbolic link", "truncate", "/file", ARGUMENT, ARGUMENT),
+    ("setxattr through a symbolic link", "setxattr", "/file", ARGUMENT, ARGUMENT),
+    ("open through a symbolic link", "openat", "/file", SEEN, SEEN),
+    ("open through `/proc/self/fd`", "openat", "/file", SEEN, SEEN),
+    ("open_by_handle_at", "open_by_handle_at", "/file", SEEN, SEEN),
+    ("int 0x80: chmod", "fchmodat", "/file", SEEN, NOT_SEEN),
+    ("int 0x80: chown", "fchownat", "/file", SEEN, NOT_SEEN),
+    ("int 0x80: rename", "renameat2", "/dir/d", SEEN, NOT_SEEN),
+    ("int 0x80: unlink", "unlinkat", "/dir/e", SEEN, NOT_SEEN),
+    ("int 0x80: mkdir", "mkdirat", "/low", SEEN, NOT_SEEN),
+    ("int 0x80: open", "openat", "/file", NOT_SEEN, NOT_SEEN),
+    ("io_uring: renameat", "renameat2", "/dir/f", SEEN, NOT_SEEN),
+    ("io_uring: unlinkat", "unlinkat", "/dir/g", SEEN, NOT_SEEN),
+    ("io_uring: linkat", "linkat", "/file", SEEN, NOT_SEEN),
+    ("io_uring: symlinkat", "symlinkat", "/ring link", SEEN, NOT_SEEN),
+    ("io_uring: mkdirat", "mkdirat", "/ring", SEEN, NOT_SEEN),
+    ("io_uring: openat", "openat", "/file", NOT_SEEN, NOT_SEEN),
+    ("a write through a descriptor that was open before", "openat", "/file", NOT_SEEN, NOT_SEEN),
+];
+
+/// Does it, and says so if it could be done.
+fn row(work: &mut Work, case: &str, doing: impl FnOnce() -> i64) {
+    work.case(case);
+    let done = doing();
+    work.case("");
+    work.say(case, done.to_ne_bytes());
+}
+
+fn by_names(work: &mut Work) {
+    let cwd = libc::AT_FDCWD;
+    let file = open("file", libc::O_RDWR);
+    let proc = c(format!("/proc/self/fd/{file}"));
+    let [to_file, empty] = [c"to file", c""].map(std::ffi::CStr::as_ptr);
+    let mut call = |case: &str, doing: &dyn Fn() -> libc::c_long| row(work, case, || result(doing()));
+    let all: [(&str, &dyn Fn() -> libc::c_long); 13] = unsafe {
+        [
+            ("chmod through a symbolic link", &|| libc::syscall(libc::SYS_fchmodat, cwd, to_file, 0o600)),
+            ("chmod through `/proc/self/fd`", &|| libc::syscall(libc::SYS_fchmodat, cwd, proc.as_ptr(), 0o640)),
+            ("chown through a symbolic link", &|| libc::syscall(libc::SYS_fchownat, cwd, to_file, 1, 2, 0)),
+            ("fchmod", &|| libc::syscall(libc::SYS_fchmod, file, 0o600)),
+            ("fchmodat2 on a descriptor (`AT_EMPTY_PATH`)", &|| libc::syscall(452, file, empty, 0o644, libc::AT_EMPTY_PATH)),
+            ("unlink through a linked folder", &|| libc::syscall(libc::SYS_unlinkat, cwd, c"to dir/a".as_ptr(), 0)),
+            ("rename through a linked folder", &|| {
+                libc::syscall(libc::SYS_renameat2, cwd, c"to dir/b".as_ptr(), cwd, c"to dir/b2".as_ptr(), 0)
+            }),
+            ("link to what is named through a linked folder", &|| {
+                libc::syscall(libc::SYS_linkat, cwd, c"to dir/c".as_ptr(), cwd, c"c2".as_ptr(), 0)
+            }),
+            ("mkdir through a linked folder", &|| libc::syscall(libc::SYS_mkdirat, cwd, c"to dir/made".as_ptr(), 0o700)),
+            ("truncate through a symbolic link", &|| libc::syscall(libc::SYS_truncate, to_file, 1)),
+            ("setxattr through a symbolic link", &|| {
+                libc::syscall(libc::SYS_setxattr, to_file, c"trusted.a".as_ptr(), c"v".as_ptr(), 1_usize, 0)
+            }),
+            ("open through a symbolic link", &|| libc::syscall(libc::SYS_openat, cwd, to_file, 0)),
+            ("open through `/proc/self/fd`", &|| libc::syscall(libc::SYS_openat, cwd, proc.as_ptr(), 0)),
+        ]
+    };
+    for (case, doing) in all {
+        call(case, doing);
+    }
+    call("open_by_handle_at", &|| by_handle(file));
+    call("a write through a descriptor that was open before", &|| unsafe {
+        libc::write(file, c"x".as_ptr().cast(), 1) as libc::c_long
+    });
+}
+
+/// `struct file_handle`, with room for what any file system puts there.
+#[repr(C)]
+struct Handle {
+    bytes: u32,
+    kind: i32,
+    handle: [u8; 128],
+}
+
+fn by_handle(file: i32) -> libc::c_long {
+    let mut handle = Handle { bytes: 128, kind: 0, handle: [0; 128] };
+    let mut mount = 0_i32;
+    unsafe {
+        let empty = c"".as_ptr();
+        let named = libc::syscall(libc::SYS_name_to_handle_at, file, empty, &raw mut handle, &raw mut mount, libc::AT_EMPTY_PATH);
+        assert_eq!(named, 0, "name_to_handle_at: {}", std::io::Error::last_os_error());
+        libc::syscall(libc::SYS_open_by_handle_at, file, &raw mut handle, 0)
+    }
+}
+
+fn by_32_bit_calls(work: &mut Work) {
+    row(work, "int 0x80: chmod", || int80(15, [low("to file"), 0o600, 0, 0]));
+    row(work, "int 0x80: chown", || int80(212, [low("file"), 3, 4, 0]));
+    row(work, "int 0x80: rename", || int80(38, [low("dir/d"), low("dir/d2"), 0, 0]));
+    row(work, "int 0x80: unlink", || int80(10, [low("dir/e"), 0, 0, 0]));
+    row(work, "int 0x80: mkdir", || int80(39, [low("low"), 0o700, 0, 0]));
+    row(work, "int 0x80: open", || int80(5, [low("file"), 0, 0, 0]));
+}
+
+fn by_io_uring(work: &mut Work) {
+    let Some(mut ring) = Ring::new() else { return };
+    let cwd = libc::AT_FDCWD as u64;
+    let at = |name: &'static std::ffi::CStr| name.as_ptr() as u64;
+    let [file, two, g] = [at(c"file"), at(c"dir/f2"), at(c"dir/g")];
+    row(work, "io_uring: openat", || ring.ask(Ask::Openat, [cwd, file, 0, 0, 0]));
+    row(work, "io_uring: renameat", || ring.ask(Ask::Renameat, [cwd, at(c"to dir/f"), cwd, two, 0]));
+    row(work, "io_uring: unlinkat", || ring.ask(Ask::Unlinkat, [cwd, g, 0, 0, 0]));
+    row(work, "io_uring: linkat", || ring.ask(Ask::Linkat, [cwd, file, cwd, at(c"ring hard"), 0]));
+    row(work, "io_uring: symlinkat", || ring.ask(Ask::Symlinkat, [at(c"text"), cwd, at(c"ring link"), 0, 0]));
+    row(work, "io_uring: mkdirat", || ring.ask(Ask::Mkdirat, [cwd, at(c"ring"), 0o700, 0, 0]));
+}
+
+fn how<'a>(story: &'a Story, case: &str, path: &str) -> (&'static str, Vec<Record<'a>>) {
+    let records: Vec<_> = story.case(case).into_iter().filter(|r| matches!(r, Record::Open(_) | Record::Path(_))).collect();
+    let is_it = |record: &Record<'_>| {
+        let name = match record {
+            Record::Open(open) => &open.path,
+            Record::Path(call) => &call.path,
+            _ => return false,
+        };
+        name.source() == PathSource::Kernel && lossy(&name.joined()) == path
+    };
+    let how = match &records[..] {
+        [] => NOT_SEEN,
+        [one] if is_it(one) => SEEN,
+        [_] => ARGUMENT,
+        _ => "seen more than once",
+    };
+    (how, records)
+}
+
+#[test]
+fn is_as_the_table_says() {
+    let story = trace(|work| {
+        let folder = private_folder();
+        std::env::set_current_dir(folder.path()).unwrap();
+        work.say("folder", folder.path().as_os_str().as_encoded_bytes());
+        fs::create_dir("dir").unwrap();
+        fs::write("file", "12345").unwrap();
+        for name in ["a", "b", "c", "d", "e", "f", "g"] {
+            fs::write(format!("dir/{name}"), name).unwrap();
+        }
+        symlink("file", "to file").unwrap();
+        symlink("dir", "to dir").unwrap();
+        by_names(work);
+        by_32_bit_calls(work);
+        by_io_uring(work);
+    });
+    assert_eq!(story.status, 0);
+    let folder = lossy(story.word("folder"));
+    let mut table = Vec::new();
+    for (case, call, path, in_precise, in_portable) in ROWS {
+        table.push(format!("| {case} | {in_precise} | {in_portable} |"));
+        let Some((_, done)) = story.said().find(|(said, _)| *said == case) else {
+            println!("not tested, since this kernel has no io_uring: {case}");
+            continue;
+        };
+        let done = i64::from_ne_bytes(done.try_into().unwrap());
+        // these came with 6.6, 5.11 and 5.15
+        let newer = case.starts_with("io_uring") && done == -i64::from(libc::EINVAL);
+        if newer || done == -i64::from(libc::ENOSYS) {
+            println!("not tested, since this kernel lacks it: {case}");
+            continue;
+        }
+        assert!(done >= 0, "{case}: {done}");
+        let want = if precise(call) { in_precise } else { in_portable };
+        let (seen, records) = how(&story, case, &format!("{folder}{path}"));
+        assert_eq!(seen, want, "{case}: {records:?}");
+        for record in records {
+            let head = record.head();
+            assert_eq!(head.has(mark::IO_URING), case.starts_with("io_uring"), "{case}");
+            assert_eq!(head.has(mark::COMPAT), case.starts_with("int 0x80"), "{case}");
+            if let Record::Path(call) = record {
+                assert_eq!(call.result, 0, "{case}");
+            }
+        }
+    }
+    let documented: Vec<&str> = TABLE.lines().filter(|line| line.ends_with("seen |") || line.ends_with("argument |")).collect();
+    assert_eq!(documented, table, "docs/coverage.md");
+}
+
+#[test]
+fn of_a_name_that_is_changed_meanwhile_is_what_was_used() {
+    const TRIES: u32 = 2_000;
+    if !precise("fchmodat") {
+        println!("not tested, since the portable tier shows the argument as it was when the call began");
+        return;
+    }
+    let story = trace(|work| {
+        let folder = private_folder();
+        std::env::set_current_dir(folder.path()).unwrap();
+        work.say("folder", folder.path().as_os_str().as_encoded_bytes());
+        for name in ["a", "b"] {
+            fs::write(name, "").unwrap();
+            fs::set_permissions(name, fs::Permissions::from_mode(0)).unwrap();
+        }
+        let name = [AtomicU8::new(b'a'), AtomicU8::new(0)];
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    name[0].fetch_xor(b'a' ^ b'b', Ordering::Relaxed);
+                }
+            });
+            for try_ in 1..=TRIES {
+                let mode = try_ & 0o777 | 0o1000;
+                work.case(&try_.to_string());
+                let done = unsafe { libc::syscall(libc::SYS_fchmodat, libc::AT_FDCWD, name.as_ptr(), mode) };
+                work.case("");
+                ok(done as i32, "fchmodat");
+                let changed = ["a", "b"].into_iter().find(|name| fs::metadata(name).unwrap().mode() & 0o7777 == mode).unwrap();
+                work.say(&try_.to_string(), changed);
+                fs::set_permissions(changed, fs::Permissions::from_mode(0)).unwrap();
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    });
+    assert_eq!(story.status, 0);
+    let folder = lossy(story.word("folder"));
+    let mut checked = 0;
+    for (try_, changed) in story.said().filter(|(try_, _)| try_.parse::<u32>().is_ok()) {
+        for record in story.case(try_) {
+            let Record::Path(call) = record else { continue };
+            assert_eq!(lossy(&call.path.joined()), format!("{folder}/{}", lossy(changed)), "{call:?}");
+            checked += 1;
+        }
+    }
+    // a kernel that preempts programs skips some, and counts them
+    assert!(checked + story.skipped >= u64::from(TRIES), "{checked} of {TRIES}, {} skipped", story.skipped);
+}
