@@ -275,7 +275,7 @@ pub struct Exec {
 pub struct File {
     /// What was done.
     pub op: FileOp,
-    /// The syscall that did it.
+    /// The syscall that did it; `io_uring` where that did it without one, and `32-bit` for all of those.
     pub syscall: String,
     /// The file.
     #[serde(flatten)]

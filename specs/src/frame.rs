@@ -105,6 +105,21 @@ pub struct Hello {
     /// The host's name, as uname(2) gives it.
     #[n(5)]
     pub hostname: String,
+    /// Calls that are seen by their tracepoints alone, where other kernels or rights give probes that see more.
+    #[n(6)]
+    #[cbor(default)]
+    pub portable: Vec<Portable>,
+}
+
+/// Calls for which there are better probes than those that could be attached.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Portable {
+    /// Their names.
+    #[n(0)]
+    pub calls: Vec<String>,
+    /// Why the better ones aren't attached.
+    #[n(1)]
+    pub why: String,
 }
 
 /// One probe's fate on this kernel.

@@ -112,6 +112,7 @@ impl Builder {
             probes: Vec::new(),
             realtime_offset_ns: BOOT,
             hostname: "host".to_owned(),
+            portable: Vec::new(),
         };
         self.up(number, Up::Hello(hello))
     }

@@ -7,8 +7,9 @@ use serde::Serialize;
 use crate::{
     api::servers,
     bpf::{
-        AttachError, CgroupVersion, Events, Options, ProbeState, ProbeStatus, Probes,
+        AttachError, CgroupVersion, Events, Options, ProbeState, ProbeStatus, Probes, Tier,
         features::{self, Features, Lockdown, Tracefs},
+        not_precise,
     },
     cgroup_path::kubepods_root,
     procfs,
@@ -43,6 +44,8 @@ struct Event {
     tier: &'static str,
     available: bool,
     missing: Vec<String>,
+    /// Of what is seen in the portable tier alone: the calls, and why.
+    portable: Vec<String>,
 }
 
 /// Looks, tries to attach, and prints; with `api`, this node's API servers are looked into as well, which takes memory.
@@ -129,7 +132,19 @@ fn event(kind: &'static str, probes: &[ProbeStatus], attachable: bool) -> Event 
         ProbeState::Attached => None,
         ProbeState::Missing(_, reason) => Some(format!("{}: {reason}", probe.name)),
     });
-    Event { kind, tier: "portable", available: attachable && serving().any(ProbeStatus::attached), missing: missing.collect() }
+    let attached: Vec<_> = serving().filter(|probe| probe.attached()).cloned().collect();
+    let is = |tier| attached.iter().any(|probe| probe.tier == tier);
+    Event {
+        kind,
+        tier: match (is(Tier::Precise), is(Tier::Portable)) {
+            (true, true) => "mixed",
+            (true, false) => Tier::Precise.name(),
+            (false, _) => Tier::Portable.name(),
+        },
+        available: attachable && !attached.is_empty(),
+        missing: missing.collect(),
+        portable: not_precise(&attached).into_iter().map(|(why, calls)| format!("{}: {why}", calls.join(", "))).collect(),
+    }
 }
 
 /// Requests to this node's API servers.
@@ -137,7 +152,7 @@ fn requests() -> Event {
     let servers = servers::survey();
     let available = servers.iter().any(|(_, found)| found.is_ok());
     let missing = servers.into_iter().filter_map(|(name, found)| Some(format!("API server {name}: {}", found.err()?)));
-    Event { kind: "api", tier: "portable", available, missing: missing.collect() }
+    Event { kind: "api", tier: "portable", available, missing: missing.collect(), portable: Vec::new() }
 }
 
 /// The kubelet's cgroup driver, by how the folders of pods are named.

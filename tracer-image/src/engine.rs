@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use knark_specs::frame::{Ending, Hello, LOG_FOLDER, Plan, PodVerdict, Probe, Stage, Status, Up};
+use knark_specs::frame::{Ending, Hello, LOG_FOLDER, Plan, PodVerdict, Portable, Probe, Stage, Status, Up};
 
 use crate::{
     api::{plausible::Judge, requests::Requests},
@@ -134,7 +134,9 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
         let stopped = self.obey(&mut tracer, &mut probes)?;
         tracer.containers.scan(&mut probes)?;
         let mut servers = self::api::Watch::begin(&mut tracer, &mut probes);
-        self.outbox.hello(&Up::Hello(hello(probes.attached().iter().map(probe).chain(servers.probes()).collect())));
+        let attached = probes.attached();
+        let all = attached.iter().map(probe).chain(servers.probes()).collect();
+        self.outbox.hello(&Up::Hello(hello(all, portable(attached))));
         let reason = match stopped {
             Some(reason) => reason,
             None => self.follow(&mut tracer, &mut probes, &mut servers)?,
@@ -414,7 +416,7 @@ fn unknown(cgroup: u64) -> String {
     format!("#{cgroup}")
 }
 
-fn hello(probes: Vec<Probe>) -> Hello {
+fn hello(probes: Vec<Probe>, portable: Vec<Portable>) -> Hello {
     let name = rustix::system::uname();
     let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
     Hello {
@@ -424,7 +426,16 @@ fn hello(probes: Vec<Probe>) -> Hello {
         probes,
         realtime_offset_ns: clock::realtime_offset_ns(),
         hostname: text(name.nodename()),
+        portable,
     }
+}
+
+/// The calls that are not seen by the better probes that there are for them, by the reason.
+fn portable(probes: &[bpf::ProbeStatus]) -> Vec<Portable> {
+    let by_reason = bpf::not_precise(probes).into_iter();
+    by_reason
+        .map(|(why, calls)| Portable { calls: calls.into_iter().map(str::to_owned).collect(), why: why.to_owned() })
+        .collect()
 }
 
 fn probe(status: &bpf::ProbeStatus) -> Probe {

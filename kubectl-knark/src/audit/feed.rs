@@ -83,6 +83,7 @@ impl Feed {
             probes: vec![Probe { name: "audit log".to_owned(), serves: "api".to_owned(), missing: None }],
             realtime_offset_ns: 0,
             hostname: self.log.name().to_owned(),
+            portable: Vec::new(),
         };
         Input::Up { node: self.node, message: Up::Hello(hello) }
     }

@@ -179,6 +179,9 @@ fn table(findings: &Findings) -> String {
             for missing in &event.missing {
                 let _ = writeln!(notes, "{node}: {} events lack {missing}", event.kind);
             }
+            for portable in &event.portable {
+                let _ = writeln!(notes, "{node}: {} events are of the portable tier for {portable}", event.kind);
+            }
         }
     }
     let mut text = format!("{}\n", rows.trim_fmt());

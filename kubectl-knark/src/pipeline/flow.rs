@@ -253,6 +253,13 @@ impl Flow {
                 self.progress.warn(&format!("node {name}: {} {missed}: {why}", probe.name));
             }
         }
+        if let Some(first) = hello.portable.first().filter(|_| !again) {
+            let calls: usize = hello.portable.iter().map(|portable| portable.calls.len()).sum();
+            self.progress.note(&format!(
+                "node {name}: {calls} kinds of calls on files are seen by their system calls alone: {} (`doctor` says which)",
+                first.why
+            ));
+        }
         self.settle(now);
     }
 

@@ -118,6 +118,7 @@ mod tests {
             probes: Vec::new(),
             realtime_offset_ns: 0,
             hostname: String::new(),
+            portable: Vec::new(),
         };
         let mut node = Node::default();
         node.greet(&hello);

@@ -50,6 +50,11 @@ impl Progress {
         self.say(&format!("warning: {}", escape::lines(text)));
     }
 
+    /// Something that the user may want to know.
+    pub fn note(&self, text: &str) {
+        self.say(&format!("note: {}", escape::lines(text)));
+    }
+
     /// Something that failed.
     pub fn fail(&self, text: &str) {
         self.say(&format!("error: {}", escape::lines(text)));

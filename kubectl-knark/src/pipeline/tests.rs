@@ -101,6 +101,7 @@ fn hello(probes: Vec<Probe>) -> Hello {
         probes,
         realtime_offset_ns: 0,
         hostname: String::new(),
+        portable: Vec::new(),
     }
 }
 

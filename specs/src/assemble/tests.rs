@@ -14,6 +14,7 @@ const HELLO: Hello = Hello {
     probes: Vec::new(),
     realtime_offset_ns: 1_767_323_045_000_000_000,
     hostname: String::new(),
+    portable: Vec::new(),
 };
 
 const PROCESS: Process<'static> = Process {

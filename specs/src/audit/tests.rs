@@ -21,6 +21,7 @@ fn events(records: &[Record]) -> Vec<Api> {
         probes: Vec::new(),
         realtime_offset_ns: 0,
         hostname: String::new(),
+        portable: Vec::new(),
     };
     let mut items = minicbor::to_vec(process()).unwrap();
     for record in records {

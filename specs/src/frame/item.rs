@@ -392,7 +392,7 @@ pub struct File<'b> {
     /// The thread's name where it isn't the process's; empty otherwise.
     #[cbor(n(19), with = "minicbor::bytes")]
     pub thread: &'b [u8],
-    /// The syscall, such as `fchmodat2`.
+    /// The syscall, such as `fchmodat2`; or `io_uring`, or `32-bit`.
     #[n(20)]
     pub syscall: &'b str,
 }

@@ -37,7 +37,7 @@ pub use error::{AttachError, MapError};
 pub use exec::{Ancestor, Ancestors, Args, Exec, ExecArgs, Upper};
 pub use file::{Open, PathCall, PathName, PathSource, Xattr};
 pub use knark_abi::{Op, kind, mark, site, text, walk};
-pub use plan::{API_SERVER, Missing, ProbeState, ProbeStatus, Tier};
+pub use plan::{API_SERVER, Missing, ProbeState, ProbeStatus, Tier, not_precise};
 pub use probes::{Events, Options, Probes, Scope, Verdict};
 pub use record::{Api, ApiBody, Cgroup, Exit, Head, Inode, Record};
 pub use wanted::Wanted;

@@ -78,3 +78,16 @@ impl ProbeStatus {
         }
     }
 }
+
+/// The names of attached probes of the portable tier that there are better ones for, by the reason that these aren't used.
+pub fn not_precise(probes: &[ProbeStatus]) -> Vec<(&str, Vec<&str>)> {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for probe in probes.iter().filter(|probe| probe.attached()) {
+        let Some(why) = probe.not_precise.as_deref() else { continue };
+        match reasons.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, names)) => names.push(&probe.name),
+            None => reasons.push((why, vec![&probe.name])),
+        }
+    }
+    reasons
+}

@@ -216,10 +216,7 @@ pub(super) fn plan(btf: &Btf, asked: impl Fn(&calls::Watched) -> bool) -> Plan {
     plan
 }
 
-fn find(
-    group: &'static Group,
-    known: &FxHashMap<&'static str, Vec<&[u8]>>,
-) -> Result<Vec<Found>, Refusal> {
+fn find(group: &'static Group, known: &FxHashMap<&'static str, Vec<&[u8]>>) -> Result<Vec<Found>, Refusal> {
     let mut found = Vec::new();
     for probe in group.probes {
         match probe.functions.iter().find_map(|name| known.get_key_value(name)) {

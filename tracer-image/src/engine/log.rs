@@ -15,7 +15,7 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
     /// Passes a log of that folder on, as fast as the plugin takes it: nothing is lost.
     pub(super) fn read_log(&self, folder: &Path, plan: &LogPlan) -> Result<Ending, EngineError> {
         let mut log = Log::find_beneath(folder, &plan.name, plan.follow).map_err(|error| why(&error))?;
-        self.outbox.hello(&Up::Hello(hello(Vec::new())));
+        self.outbox.hello(&Up::Hello(hello(Vec::new(), Vec::new())));
         let mut piece = vec![0; PIECE];
         let (mut parts, mut reading, mut is_read) = (Vec::new(), String::new(), false);
         let reason = loop {

@@ -7,10 +7,10 @@ use std::{
     thread,
 };
 
-use knark_tracer::bpf::{PathSource, Record, mark};
+use knark_tracer::bpf::{PathSource, Record, Tier, mark};
 
 use crate::{
-    harness::{Story, Work, c, lossy, ok, open, precise, private_folder, result, trace},
+    harness::{Story, Work, c, lossy, ok, open, precise, private_folder, result, statuses, trace},
     ways::{Ask, Ring, int80, low},
 };
 
@@ -211,8 +211,25 @@ fn is_as_the_table_says() {
 }
 
 #[test]
+fn is_precise_for_all_calls_that_can_be_or_says_why() {
+    let statuses = statuses();
+    let could_be = ["chmod", "chown", "unlink", "rmdir", "rename", "link", "symlink", "mkdir", "mknod"];
+    let not: Vec<_> = statuses.iter().filter_map(|probe| Some((&probe.name, probe.not_precise.as_ref()?))).collect();
+    let precise = |call: &&str| statuses.iter().any(|probe| probe.name == **call && probe.tier == Tier::Precise);
+    match could_be.iter().filter(|call| precise(call)).count() {
+        9 => assert!(not.is_empty(), "{not:?}"),
+        0 if std::env::var("KNARK_TEST_TIER").as_deref() == Ok("portable") => assert!(not.is_empty(), "{not:?}"),
+        0 => {
+            assert!(not.iter().any(|(_, why)| why.contains("forbidden")), "{not:?}");
+            println!("not tested, since this kernel forbids programs on its functions: the precise tier");
+        }
+        _ => panic!("{not:?}"),
+    }
+}
+
+#[test]
 fn of_a_name_that_is_changed_meanwhile_is_what_was_used() {
-    const TRIES: u32 = 2_000;
+    const TRIES: u32 = 300;
     if !precise("fchmodat") {
         println!("not tested, since the portable tier shows the argument as it was when the call began");
         return;

@@ -12,7 +12,7 @@ use std::{
     sync::{LazyLock, Mutex, PoisonError},
 };
 
-use knark_tracer::bpf::{Events, Op, Options, Probes, Record, Scope, Tier};
+use knark_tracer::bpf::{Events, Op, Options, ProbeStatus, Probes, Record, Scope, Tier};
 
 pub const ALL: Events = Events { exec: true, file: true, exit: true, api: false };
 
@@ -168,10 +168,14 @@ pub fn attach(options: &Options) -> Probes {
     })
 }
 
+/// What became of the probes that tests share.
+pub fn statuses() -> Vec<ProbeStatus> {
+    SHARED.lock().unwrap_or_else(PoisonError::into_inner).attached().to_vec()
+}
+
 /// Whether the probes that tests share see this call in the precise tier.
 pub fn precise(call: &str) -> bool {
-    let probes = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    probes.attached().iter().any(|probe| probe.name == call && probe.tier == Tier::Precise)
+    statuses().iter().any(|probe| probe.name == call && probe.tier == Tier::Precise)
 }
 
 /// Runs the work with the probes that tests share.

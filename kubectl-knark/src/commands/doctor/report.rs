@@ -60,12 +60,14 @@ pub struct Cgroup {
 pub struct Event {
     /// exec, file, exit or api.
     pub kind: String,
-    /// precise or portable.
+    /// precise, portable, or mixed where some calls are in one and some in the other.
     pub tier: String,
     /// Whether it can be seen at all.
     pub available: bool,
     /// What of it can't, and why.
     pub missing: Vec<String>,
+    /// What of it is seen in the portable tier alone although there is a better one, and why.
+    pub portable: Vec<String>,
 }
 
 impl Answer {

@@ -153,7 +153,7 @@ fn missed(set: &Set, text: &mut String) {
         notes.push("portable tier: calls that take a path show their argument, not what symbolic links in it lead to; modes and owners before the call are not known, so `becomes` counts the new mode alone");
     }
     if !ops.is_empty() {
-        notes.push("portable tier: what io_uring and 32-bit system calls do is not seen");
+        notes.push("portable tier: what io_uring and 32-bit system calls do is not seen; opens are of this tier everywhere (docs/coverage.md)");
     }
     if set.policies.wants_api() {
         notes.push("api: only requests to API servers that run on a traced node are seen, not those of a managed control plane");
