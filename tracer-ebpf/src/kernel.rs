@@ -210,8 +210,8 @@ fn cgroup_v1(task: u64) -> Option<u64> {
 pub enum Entry {
     /// By the system call of this number.
     Call(u32),
-    /// By a 32-bit system call.
-    Compat,
+    /// By the 32-bit system call of this number.
+    Compat(u32),
     /// By io_uring, or it is io_uring's own thread.
     IoUring,
     /// It is a thread of the kernel.
@@ -223,7 +223,7 @@ pub enum Entry {
 pub fn entry() -> Entry {
     const PF_IO_WORKER: u32 = 0x10;
     const PF_KTHREAD: u32 = 0x20_0000;
-    /// The number of io_uring_enter, the same on all architectures.
+    /// The number of io_uring_enter, the same on all architectures and for 32-bit calls.
     const ENTER: u32 = 426;
     let task = current();
     let flags = field!(task, task_flags as u32).unwrap_or(0);
@@ -232,9 +232,6 @@ pub fn entry() -> Entry {
     }
     if flags & PF_KTHREAD != 0 {
         return Entry::Kernel;
-    }
-    if field!(task, task_compat as u32).unwrap_or(0) & config!(compat) != 0 {
-        return Entry::Compat;
     }
     let nr = if has(feature::TASK_REGS) {
         // SAFETY: no preconditions; the verifier checks that the offset is that of a member.
@@ -245,7 +242,12 @@ pub fn entry() -> Entry {
     } else {
         registers().and_then(|regs| field!(regs, regs_nr as u32)).unwrap_or(0)
     };
-    if nr == ENTER { Entry::IoUring } else { Entry::Call(nr) }
+    let compat = field!(task, task_compat as u32).unwrap_or(0) & config!(compat) != 0;
+    match nr {
+        ENTER => Entry::IoUring,
+        nr if compat => Entry::Compat(nr),
+        nr => Entry::Call(nr),
+    }
 }
 
 /// Where the registers lie that the current task entered the kernel with, on kernels that don't tell.

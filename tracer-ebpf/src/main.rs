@@ -9,6 +9,7 @@
 //! - `begun`: path calls between their beginnings and their ends
 //! - `precise`: the kernel's functions that do what is asked of a file, whoever asks
 //! - `go`: registers, texts and maps of Go programs; `api`: steps of requests to the Kubernetes API; `body`: what they carry
+//! - `opened`: the record of an open
 //! - `head`, `file`, `walk`, `call`: what goes into a record
 //!
 //! Nothing here knows policies. No program stops, slows or changes what it watches. The programs are loaded separately:
@@ -28,6 +29,7 @@ mod go;
 mod head;
 mod kernel;
 mod maps;
+mod opened;
 mod precise;
 mod probes;
 mod record;

@@ -176,7 +176,7 @@ unsafe fn enter(s: *mut Scratch, number: u32, op: Op, is_found: bool, entry: Ent
                     (*body).args = (*s).args;
                 }
             }
-            Entry::Compat => (*head).marks |= mark::COMPAT,
+            Entry::Compat(_) => (*head).marks |= mark::COMPAT,
             _ => (*head).marks |= mark::IO_URING,
         }
         (*head).len = Out::len(out) as u32;

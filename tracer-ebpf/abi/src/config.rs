@@ -223,8 +223,10 @@ pub struct Offsets {
     /// Within `task_struct`: the word that says whether a task is in a 32-bit call, with [`Config::compat`].
     pub task_compat: u32,
     pub filename_name: u32,
+    pub openflags_open_flag: u32,
+    pub openflags_mode: u32,
 }
-const _: () = assert!(size_of::<Offsets>() == 68 * 4);
+const _: () = assert!(size_of::<Offsets>() == 70 * 4);
 
 /// One kind of event on one CPU.
 #[repr(C)]

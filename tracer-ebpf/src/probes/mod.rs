@@ -17,6 +17,7 @@ mod path_enter;
 mod path_exit;
 mod precise_attributes;
 mod precise_names;
+mod precise_open;
 
 /// What the tracepoints of single system calls pass: `struct syscall_tp_t` of kernel/trace/trace_syscalls.c.
 #[inline(always)]

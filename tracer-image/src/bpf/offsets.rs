@@ -87,6 +87,8 @@ pub(super) fn of(btf: &Btf) -> Result<Offsets, Error> {
         task_flags: btf.offset("task_struct", "flags")?,
         task_compat: btf.offset("task_struct", COMPAT.0)?,
         filename_name: btf.offset("filename", "name")?,
+        openflags_open_flag: btf.offset("open_flags", "open_flag")?,
+        openflags_mode: btf.offset("open_flags", "mode")?,
     })
 }
 

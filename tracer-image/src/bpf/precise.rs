@@ -40,6 +40,8 @@ enum When {
 struct Group {
     /// The calls, which need no tracepoints then.
     calls: &'static [Op],
+    /// Whether these do need them: the programs see what no such call makes.
+    beside: bool,
     /// The one whose arguments the function takes that is given names.
     op: Op,
     probes: &'static [Probe],
@@ -73,9 +75,10 @@ macro_rules! system_call {
 }
 
 /// The first probe of a group is on the function that is given names.
-static GROUPS: [Group; 8] = [
+static GROUPS: [Group; 9] = [
     Group {
         calls: &[Op::Chmod, Op::Fchmod, Op::Fchmodat, Op::Fchmodat2],
+        beside: false,
         op: Op::Fchmodat,
         probes: &[
             call("call_chmod_enter", system_call!("chmod"), When::Begin),
@@ -90,6 +93,7 @@ static GROUPS: [Group; 8] = [
     },
     Group {
         calls: &[Op::Chown, Op::Lchown, Op::Fchown, Op::Fchownat],
+        beside: false,
         op: Op::Fchownat,
         probes: &[
             begin("fchownat_enter", &["do_fchownat"], 5),
@@ -100,6 +104,7 @@ static GROUPS: [Group; 8] = [
     },
     Group {
         calls: &[Op::Unlink, Op::Unlinkat, Op::Rmdir],
+        beside: false,
         op: Op::Unlinkat,
         probes: &[
             begin("unlinkat_enter", &["do_unlinkat", "filename_unlinkat"], 2),
@@ -112,6 +117,7 @@ static GROUPS: [Group; 8] = [
     },
     Group {
         calls: &[Op::Rename, Op::Renameat, Op::Renameat2],
+        beside: false,
         op: Op::Renameat2,
         probes: &[
             begin("renameat2_enter", &["do_renameat2", "filename_renameat2"], 5),
@@ -121,6 +127,7 @@ static GROUPS: [Group; 8] = [
     },
     Group {
         calls: &[Op::Link, Op::Linkat],
+        beside: false,
         op: Op::Linkat,
         probes: &[
             begin("linkat_enter", &["do_linkat", "filename_linkat"], 5),
@@ -130,6 +137,7 @@ static GROUPS: [Group; 8] = [
     },
     Group {
         calls: &[Op::Symlink, Op::Symlinkat],
+        beside: false,
         op: Op::Symlinkat,
         probes: &[
             begin("symlinkat_enter", &["do_symlinkat", "filename_symlinkat"], 3),
@@ -139,6 +147,7 @@ static GROUPS: [Group; 8] = [
     },
     Group {
         calls: &[Op::Mkdir, Op::Mkdirat],
+        beside: false,
         op: Op::Mkdirat,
         probes: &[
             begin("mkdirat_enter", &["do_mkdirat", "filename_mkdirat"], 3),
@@ -148,12 +157,19 @@ static GROUPS: [Group; 8] = [
     },
     Group {
         calls: &[Op::Mknod, Op::Mknodat],
+        beside: false,
         op: Op::Mknodat,
         probes: &[
             begin("mknodat_enter", &["do_mknodat", "filename_mknodat"], 4),
             end("mknodat_exit", &["do_mknodat", "filename_mknodat"], 4),
             begin("mknod_found", &["security_path_mknod"], 4),
         ],
+    },
+    Group {
+        calls: &[Op::Open, Op::Openat, Op::Openat2, Op::Creat],
+        beside: true,
+        op: Op::Openat,
+        probes: &[end("file_open_exit", &["do_filp_open", "do_file_open"], 3)],
     },
 ];
 
@@ -178,6 +194,7 @@ pub(super) struct Attached {
     pub(super) enters: Vec<OwnedFd>,
     /// Links where they end.
     pub(super) exits: Vec<OwnedFd>,
+    /// By operation; of those that need their tracepoints all the same, only refusals.
     calls: FxHashMap<u8, Result<(), Refusal>>,
 }
 
@@ -250,7 +267,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, plan: Plan) -> Attached {
         if let Err(refusal @ (Missing::Forbidden, _)) = &outcome {
             refused = Some(refusal.clone());
         }
-        for op in group.calls {
+        for op in group.calls.iter().filter(|_| !group.beside || outcome.is_err()) {
             attached.calls.insert(*op as u8, outcome.clone());
         }
     }

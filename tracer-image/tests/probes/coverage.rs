@@ -21,7 +21,7 @@ const SEEN: &str = "seen";
 const ARGUMENT: &str = "argument";
 const NOT_SEEN: &str = "not seen";
 
-/// What is done; the call whose tier decides; the path that is touched; how the precise and the portable tier see it.
+/// What is done; the call whose tier decides (for opens that their tracepoints don't see, one that has programs as they do); the path that is touched; how the precise and the portable tier see it.
 type Row = (&'static str, &'static str, &'static str, &'static str, &'static str);
 
 const ROWS: [Row; 27] = [
@@ -44,13 +44,13 @@ const ROWS: [Row; 27] = [
     ("int 0x80: rename", "renameat2", "/dir/d", SEEN, NOT_SEEN),
     ("int 0x80: unlink", "unlinkat", "/dir/e", SEEN, NOT_SEEN),
     ("int 0x80: mkdir", "mkdirat", "/low", SEEN, NOT_SEEN),
-    ("int 0x80: open", "openat", "/file", NOT_SEEN, NOT_SEEN),
+    ("int 0x80: open", "fchmodat", "/file", SEEN, NOT_SEEN),
     ("io_uring: renameat", "renameat2", "/dir/f", SEEN, NOT_SEEN),
     ("io_uring: unlinkat", "unlinkat", "/dir/g", SEEN, NOT_SEEN),
     ("io_uring: linkat", "linkat", "/file", SEEN, NOT_SEEN),
     ("io_uring: symlinkat", "symlinkat", "/ring link", SEEN, NOT_SEEN),
     ("io_uring: mkdirat", "mkdirat", "/ring", SEEN, NOT_SEEN),
-    ("io_uring: openat", "openat", "/file", NOT_SEEN, NOT_SEEN),
+    ("io_uring: openat", "fchmodat", "/file", SEEN, NOT_SEEN),
     ("a write through a descriptor that was open before", "openat", "/file", NOT_SEEN, NOT_SEEN),
 ];
 
@@ -130,6 +130,7 @@ fn by_32_bit_calls(work: &mut Work) {
 
 fn by_io_uring(work: &mut Work) {
     let Some(mut ring) = Ring::new() else { return };
+    work.say("native", if ring.native { "yes" } else { "no" });
     let cwd = libc::AT_FDCWD as u64;
     let at = |name: &'static std::ffi::CStr| name.as_ptr() as u64;
     let [file, two, g] = [at(c"file"), at(c"dir/f2"), at(c"dir/g")];
@@ -194,7 +195,9 @@ fn is_as_the_table_says() {
             continue;
         }
         assert!(done >= 0, "{case}: {done}");
-        let want = if precise(call) { in_precise } else { in_portable };
+        // Before 5.12 threads of no process open files for io_uring.
+        let strange = case == "io_uring: openat" && story.word("native") == b"no";
+        let want = if precise(call) && !strange { in_precise } else { in_portable };
         let (seen, records) = how(&story, case, &format!("{folder}{path}"));
         assert_eq!(seen, want, "{case}: {records:?}");
         for record in records {

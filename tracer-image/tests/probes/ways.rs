@@ -59,6 +59,8 @@ pub struct Ring {
     rings: *mut u8,
     entries: *mut Entry,
     at: Offsets,
+    /// Whether its own threads belong to the process, as from Linux 5.12 on.
+    pub native: bool,
 }
 
 #[repr(C)]
@@ -97,6 +99,7 @@ impl Ring {
     /// None if this kernel has no io_uring, or forbids it.
     pub fn new() -> Option<Ring> {
         const SINGLE_MMAP: u32 = 1;
+        const NATIVE_WORKERS: u32 = 1 << 9;
         let mut params = Params::default();
         let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, &raw mut params) } as i32;
         if fd < 0 {
@@ -115,7 +118,13 @@ impl Ring {
             completion_head: params.completion[0] as usize,
             completions: params.completion[5] as usize,
         };
-        Some(Ring { fd, rings: map(0).cast(), entries: map(0x1000_0000).cast(), at })
+        Some(Ring {
+            fd,
+            rings: map(0).cast(),
+            entries: map(0x1000_0000).cast(),
+            at,
+            native: params.head[5] & NATIVE_WORKERS != 0,
+        })
     }
 
     /// Asks, and waits for the result. The arguments are those of the call of that name.
