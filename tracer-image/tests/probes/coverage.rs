@@ -105,11 +105,11 @@ fn by_names(work: &mut Work) {
 struct Handle {
     bytes: u32,
     kind: i32,
-    handle: [u8; 128],
+    id: [u8; 128],
 }
 
 fn by_handle(file: i32) -> libc::c_long {
-    let mut handle = Handle { bytes: 128, kind: 0, handle: [0; 128] };
+    let mut handle = Handle { bytes: 128, kind: 0, id: [0; 128] };
     let mut mount = 0_i32;
     unsafe {
         let empty = c"".as_ptr();
@@ -243,7 +243,7 @@ fn of_a_name_that_is_changed_meanwhile_is_what_was_used() {
         work.say("folder", folder.path().as_os_str().as_encoded_bytes());
         for name in ["a", "b"] {
             fs::write(name, "").unwrap();
-            fs::set_permissions(name, fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(name, fs::Permissions::from_mode(0o000)).unwrap();
         }
         let name = [AtomicU8::new(b'a'), AtomicU8::new(0)];
         let stop = AtomicBool::new(false);
@@ -261,7 +261,7 @@ fn of_a_name_that_is_changed_meanwhile_is_what_was_used() {
                 ok(done as i32, "fchmodat");
                 let changed = ["a", "b"].into_iter().find(|name| fs::metadata(name).unwrap().mode() & 0o7777 == mode).unwrap();
                 work.say(&try_.to_string(), changed);
-                fs::set_permissions(changed, fs::Permissions::from_mode(0)).unwrap();
+                fs::set_permissions(changed, fs::Permissions::from_mode(0o000)).unwrap();
             }
             stop.store(true, Ordering::Relaxed);
         });

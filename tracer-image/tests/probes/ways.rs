@@ -127,6 +127,11 @@ impl Ring {
         })
     }
 
+    /// A number in the rings, which the kernel aligns.
+    fn word(&self, at: usize) -> *mut u32 {
+        unsafe { self.rings.add(at).cast() }
+    }
+
     /// Asks, and waits for the result. The arguments are those of the call of that name.
     pub fn ask(&mut self, what: Ask, args: [u64; 5]) -> i64 {
         const GETEVENTS: u32 = 1;
@@ -142,17 +147,16 @@ impl Ring {
         };
         unsafe {
             self.entries.write_volatile(entry);
-            self.rings.add(self.at.array).cast::<u32>().write_volatile(0);
-            let tail = self.rings.add(self.at.submission_tail).cast::<u32>();
+            self.word(self.at.array).write_volatile(0);
+            let tail = self.word(self.at.submission_tail);
             tail.write_volatile(tail.read_volatile() + 1);
             let none = ptr::null::<u8>();
             let done = result(libc::syscall(libc::SYS_io_uring_enter, self.fd, 1, 1, GETEVENTS, none, 0_usize));
             assert_eq!(done, 1, "io_uring_enter");
-            let head = self.rings.add(self.at.completion_head).cast::<u32>();
+            let head = self.word(self.at.completion_head);
             // of the two completions that there is room for
             let slot = (head.read_volatile() & 1) as usize;
-            let completion = self.rings.add(self.at.completions + 16 * slot);
-            let result = completion.add(8).cast::<i32>().read_volatile();
+            let result = self.word(self.at.completions + 16 * slot + 8).read_volatile() as i32;
             head.write_volatile(head.read_volatile() + 1);
             i64::from(result)
         }
