@@ -26,6 +26,7 @@ mod plan;
 mod precise;
 mod probes;
 mod record;
+mod refusal;
 mod tracefs;
 mod wanted;
 

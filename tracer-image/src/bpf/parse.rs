@@ -240,6 +240,7 @@ fn cgroup(head: Head, mut rest: Bytes<'_>) -> Option<Cgroup<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bpf::PathSource;
 
     fn bytes_of<T: Plain>(value: &T) -> Vec<u8> {
         #[expect(unsafe_code, reason = "the reverse of what is tested")]
@@ -305,6 +306,35 @@ mod tests {
             assert_eq!(&call.path.joined()[..], b"/w/one");
             assert_eq!(&call.second.unwrap().joined()[..], b"/to");
             assert_eq!((call.head.comm(), call.head.tgid), (&b"name"[..], 1));
+        }
+    }
+
+    #[test]
+    fn what_was_found_goes_before_what_was_asked_for() {
+        let mut body = PathBody {
+            result: 0,
+            args: [0; 6],
+            enter_ns: 5,
+            inode: abi::Inode { mode: 0o100_644, ..abi::Inode::default() },
+            first: part(2, 4, text::PRESENT | text::BESIDE),
+            second: part(0, 3, text::PRESENT),
+            nr: abi::PRECISE | 1,
+            xattr_len: 0,
+            xattr_flags: 0,
+            note: 0,
+        };
+        body.first.real_len = 5;
+        let bytes = whole(kind::PATH, Op::Renameat, &bytes_of(&body), b"/wlink/to/r/al");
+        let Some(Record::Path(call)) = record(&bytes) else { panic!() };
+        assert_eq!(
+            (&call.path.joined()[..], call.path.name, call.path.source()),
+            (&b"/r/al"[..], &b"link"[..], PathSource::Kernel)
+        );
+        let second = call.second.unwrap();
+        assert_eq!((&second.joined()[..], second.source()), (&b"/to"[..], PathSource::Argument));
+        assert_eq!(call.before.unwrap().mode, 0o100_644);
+        for len in 0..bytes.len() {
+            assert!(record(&bytes[..len]).is_none());
         }
     }
 
