@@ -1,7 +1,7 @@
 //! Constants from user space, and reads of kernel and user memory.
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_probe_read_user, generated};
-use knark_abi::{CALLS, Call, Config, Offsets, Op, feature};
+use knark_abi::{CALLS, Call, Config, Offsets, Op, control, feature};
 
 // User space overwrites these before loading; they are read-only afterwards, so the verifier knows their values, and
 // drops what they make unreachable. They are read by `read_volatile`, since the compiler knows other values.
@@ -37,15 +37,26 @@ pub static CALL_TABLE: [Call; CALLS] = unsafe { core::mem::zeroed() };
 #[unsafe(no_mangle)]
 pub static NUMBERS: [u16; knark_abi::NUMBERS] = [0; knark_abi::NUMBERS];
 
-/// Set to anything but 0 when user space wants no more events: detaching takes the kernel seconds.
+/// See [`knark_abi::CONTROL`]: detaching takes the kernel seconds, so programs are told when no events are wanted.
 #[unsafe(no_mangle)]
-pub static mut STOP: u32 = 0;
+pub static mut CONTROL: [u32; knark_abi::CONTROL] = [0; knark_abi::CONTROL];
 
-/// Whether no more events are wanted.
+/// Whether no events are wanted.
 #[inline(always)]
 pub fn stopped() -> bool {
     // SAFETY: user space writes it at any time, so the read is volatile; the old and the new value are both fine.
-    unsafe { core::ptr::read_volatile(&raw const STOP) != 0 }
+    unsafe { core::ptr::read_volatile((&raw const CONTROL).cast::<u32>()) != control::RUN }
+}
+
+/// Whether no events are wanted; then it is noted that the kernel's function for `op` was called.
+#[inline(always)]
+pub fn tried(op: Op) -> bool {
+    let stopped = stopped();
+    if stopped {
+        // SAFETY: the index is within; all that anybody writes there is the same.
+        unsafe { core::ptr::write_volatile((&raw mut CONTROL).cast::<u32>().add(1 + op as usize), 1) };
+    }
+    stopped
 }
 
 /// The value that user space gave, not the one that the compiler sees.

@@ -20,10 +20,12 @@ use crate::{
     wanted::{self, Wanted, knark_wanted_walked},
 };
 
-/// A function begins that takes the arguments of a system call, which `fill` puts down.
+/// A function begins that takes the arguments of a system call, which `fill` puts down; `by` is what it does.
 #[inline(always)]
-pub fn begin(op: Op, fill: impl FnOnce(*mut [u64; 6])) {
-    start(op, false, fill);
+pub fn begin(op: Op, by: Op, fill: impl FnOnce(*mut [u64; 6])) {
+    if !kernel::tried(by) {
+        start(op, false, fill);
+    }
 }
 
 /// A system call begins, by itself. `fill` puts down where its registers lie.
@@ -40,7 +42,9 @@ pub fn begin_call(op: Op, fill: impl FnOnce(*mut [u64; 6])) {
 /// call on a descriptor. Where it is part of one that is being watched, it adds to that what was found.
 #[inline(always)]
 pub fn begin_found(op: Op, fill: impl FnOnce(*mut [u64; 6])) {
-    start(op, true, fill);
+    if !kernel::tried(op) {
+        start(op, true, fill);
+    }
 }
 
 #[inline(always)]

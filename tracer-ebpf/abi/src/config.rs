@@ -152,6 +152,20 @@ pub const CALLS: usize = 512;
 /// The numbers of operations ([`crate::Op`]) on this architecture, in a table of this size.
 pub const NUMBERS: usize = 64;
 
+/// What user space tells programs that run, and they it: first one of these, then, by operation, whether a function of the kernel
+/// was called that has a program on it.
+pub const CONTROL: usize = 1 + NUMBERS;
+
+/// The first of [`CONTROL`].
+pub mod control {
+    /// Events are wanted.
+    pub const RUN: u32 = 0;
+    /// No more events are wanted.
+    pub const STOP: u32 = 1;
+    /// None yet: it is tried out which functions are called.
+    pub const TRY: u32 = 2;
+}
+
 /// Byte offsets in this kernel's structures, from its BTF.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]

@@ -57,7 +57,7 @@ pub fn chmod_exit(ctx: FExitContext) -> i32 {
 /// match-proto: do_fchownat(int dfd, const char *filename, uid_t user, gid_t group, int flag)
 #[fentry]
 pub fn fchownat_enter(ctx: FEntryContext) -> i32 {
-    precise::begin(Op::Fchownat, |args| put(ctx.as_ptr(), args, [0, 1, 2, 3, 4]));
+    precise::begin(Op::Fchownat, Op::Fchownat, |args| put(ctx.as_ptr(), args, [0, 1, 2, 3, 4]));
     0
 }
 

@@ -12,12 +12,12 @@ use super::{put, value};
 use crate::precise;
 
 macro_rules! probes {
-    ($($(#[$doc:meta])* $enter:ident $exit:ident $op:ident [$($arg:literal),*] $($index:literal = $value:expr)?;)*) => {
+    ($($(#[$doc:meta])* $enter:ident $exit:ident $op:ident $by:ident [$($arg:literal),*] $($index:literal = $value:expr)?;)*) => {
         $(
             $(#[$doc])*
             #[fentry]
             pub fn $enter(ctx: FEntryContext) -> i32 {
-                precise::begin(Op::$op, |args| {
+                precise::begin(Op::$op, Op::$by, |args| {
                     put(ctx.as_ptr(), args, [$($arg),*]);
                     // SAFETY: `begin` gives room for six arguments.
                     $(unsafe { (*args)[$index] = $value };)?
@@ -40,19 +40,19 @@ macro_rules! probes {
 // instead of struct filename.
 probes! {
     /// match-proto: do_unlinkat(int dfd, struct filename *name)
-    unlinkat_enter unlinkat_exit Unlinkat [0, 1];
+    unlinkat_enter unlinkat_exit Unlinkat Unlinkat [0, 1];
     /// match-proto: do_rmdir(int dfd, struct filename *name)
-    rmdir_enter rmdir_exit Unlinkat [0, 1] 2 = effect::REMOVES_DIR as u64;
+    rmdir_enter rmdir_exit Unlinkat Rmdir [0, 1] 2 = effect::REMOVES_DIR as u64;
     /// match-proto: do_renameat2(int olddfd, struct filename *from, int newdfd, struct filename *to, unsigned int flags)
-    renameat2_enter renameat2_exit Renameat2 [0, 1, 2, 3, 4];
+    renameat2_enter renameat2_exit Renameat2 Renameat2 [0, 1, 2, 3, 4];
     /// match-proto: do_linkat(int olddfd, struct filename *old, int newdfd, struct filename *new, int flags)
-    linkat_enter linkat_exit Linkat [0, 1, 2, 3, 4];
+    linkat_enter linkat_exit Linkat Linkat [0, 1, 2, 3, 4];
     /// match-proto: do_symlinkat(struct filename *from, int newdfd, struct filename *to)
-    symlinkat_enter symlinkat_exit Symlinkat [0, 1, 2];
+    symlinkat_enter symlinkat_exit Symlinkat Symlinkat [0, 1, 2];
     /// match-proto: do_mkdirat(int dfd, struct filename *name, umode_t mode)
-    mkdirat_enter mkdirat_exit Mkdirat [0, 1, 2];
+    mkdirat_enter mkdirat_exit Mkdirat Mkdirat [0, 1, 2];
     /// match-proto: do_mknodat(int dfd, struct filename *name, umode_t mode, unsigned int dev)
-    mknodat_enter mknodat_exit Mknodat [0, 1, 2, 3];
+    mknodat_enter mknodat_exit Mknodat Mknodat [0, 1, 2, 3];
 }
 
 macro_rules! found {

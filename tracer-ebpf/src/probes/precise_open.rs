@@ -24,6 +24,9 @@ const ERRORS: u64 = 4095;
 /// From 7 on it is called do_file_open.
 #[fexit]
 pub fn file_open_exit(ctx: FExitContext) -> i32 {
+    if kernel::tried(Op::Openat) {
+        return 0;
+    }
     let Some(verdict) = scope::admit() else { return 0 };
     let by = match kernel::entry() {
         Entry::IoUring => mark::IO_URING,

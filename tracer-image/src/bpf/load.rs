@@ -9,12 +9,12 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{
-        HashMap, MapError as LoaderMapError,
+        Array, HashMap, MapError as LoaderMapError,
         lpm_trie::{Key, LpmTrie},
     },
     programs::{Program, ProgramError},
 };
-use knark_abi::{Config, ExeKey, WANTED_BYTES, feature, scope};
+use knark_abi::{CONTROL, Config, ExeKey, WANTED_BYTES, control, feature, scope};
 
 use super::{
     AttachError, CgroupVersion, Hierarchy, Missing, Options, ProbeState, ProbeStatus, Tier, Wanted, api,
@@ -93,6 +93,8 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
     }
     let mut ebpf = setup.load(OBJECT).map_err(|e| loading("loading the eBPF maps", e))?;
     fill(&mut ebpf, options, wanted.as_ref())?;
+    let switch = |ebpf: &mut Ebpf, state| control(ebpf, state).map_err(switching);
+    switch(&mut ebpf, control::TRY)?;
 
     let internal = [
         Internal {
@@ -120,6 +122,7 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
         let precise = precise.map(|plan| precise::attach(&mut loaded.ebpf, plan)).unwrap_or_default();
         attach_calls(&mut loaded, asked, precise)?;
     }
+    switch(&mut loaded.ebpf, control::RUN)?;
     Ok(loaded)
 }
 
@@ -199,6 +202,17 @@ fn fill(ebpf: &mut Ebpf, options: &Options, wanted: Option<&wanted::Kernel>) -> 
         paths.insert(&Key::new(*bits, *path), effects, 0).map_err(failed)?;
     }
     Ok(())
+}
+
+fn switching(e: LoaderMapError) -> AttachError {
+    AttachError::Failed { what: "telling the programs to begin".into(), source: e.into() }
+}
+
+/// Tells the programs what is wanted of them ([`knark_abi::control`]), and forgets which functions were called.
+pub(super) fn control(ebpf: &mut Ebpf, state: u32) -> Result<(), LoaderMapError> {
+    let mut all = [0; CONTROL];
+    all[0] = state;
+    map::<Array<_, [u32; CONTROL]>>(ebpf, ".bss")?.set(0, all, 0)
 }
 
 /// A map by its name.

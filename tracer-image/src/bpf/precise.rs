@@ -4,16 +4,18 @@ use std::{io, os::fd::OwnedFd, thread};
 
 use aya::{
     Btf as LoaderBtf, Ebpf,
+    maps::Array,
     programs::{Program, ProgramError},
 };
-use knark_abi::Op;
+use knark_abi::{CONTROL, Op};
 use rustc_hash::FxHashMap;
+use rustix::fs::{self, AtFlags, FileType, MemfdFlags, Mode, OFlags, RenameFlags};
 
 use super::{
     Missing,
     btf::Btf,
     calls::{self, WATCHED},
-    link,
+    link, load,
 };
 
 /// A program, and the kernel's function that it goes to.
@@ -44,6 +46,8 @@ struct Group {
     beside: bool,
     /// The one whose arguments the function takes that is given names.
     op: Op,
+    /// What [`exercise`] must be seen to do: a compiler may have put a function into its callers, so that nothing comes by it.
+    tried: &'static [Op],
     probes: &'static [Probe],
 }
 
@@ -80,6 +84,7 @@ static GROUPS: [Group; 9] = [
         calls: &[Op::Chmod, Op::Fchmod, Op::Fchmodat, Op::Fchmodat2],
         beside: false,
         op: Op::Fchmodat,
+        tried: &[Op::Fchmod],
         probes: &[
             call("call_chmod_enter", system_call!("chmod"), When::Begin),
             call("call_chmod_exit", system_call!("chmod"), When::End),
@@ -95,6 +100,7 @@ static GROUPS: [Group; 9] = [
         calls: &[Op::Chown, Op::Lchown, Op::Fchown, Op::Fchownat],
         beside: false,
         op: Op::Fchownat,
+        tried: &[Op::Fchown, Op::Fchownat],
         probes: &[
             begin("fchownat_enter", &["do_fchownat"], 5),
             end("fchownat_exit", &["do_fchownat"], 5),
@@ -106,6 +112,7 @@ static GROUPS: [Group; 9] = [
         calls: &[Op::Unlink, Op::Unlinkat, Op::Rmdir],
         beside: false,
         op: Op::Unlinkat,
+        tried: &[Op::Unlinkat, Op::Rmdir],
         probes: &[
             begin("unlinkat_enter", &["do_unlinkat", "filename_unlinkat"], 2),
             end("unlinkat_exit", &["do_unlinkat", "filename_unlinkat"], 2),
@@ -119,6 +126,7 @@ static GROUPS: [Group; 9] = [
         calls: &[Op::Rename, Op::Renameat, Op::Renameat2],
         beside: false,
         op: Op::Renameat2,
+        tried: &[Op::Renameat2],
         probes: &[
             begin("renameat2_enter", &["do_renameat2", "filename_renameat2"], 5),
             end("renameat2_exit", &["do_renameat2", "filename_renameat2"], 5),
@@ -129,6 +137,7 @@ static GROUPS: [Group; 9] = [
         calls: &[Op::Link, Op::Linkat],
         beside: false,
         op: Op::Linkat,
+        tried: &[Op::Linkat],
         probes: &[
             begin("linkat_enter", &["do_linkat", "filename_linkat"], 5),
             end("linkat_exit", &["do_linkat", "filename_linkat"], 5),
@@ -139,6 +148,7 @@ static GROUPS: [Group; 9] = [
         calls: &[Op::Symlink, Op::Symlinkat],
         beside: false,
         op: Op::Symlinkat,
+        tried: &[Op::Symlinkat],
         probes: &[
             begin("symlinkat_enter", &["do_symlinkat", "filename_symlinkat"], 3),
             end("symlinkat_exit", &["do_symlinkat", "filename_symlinkat"], 3),
@@ -149,6 +159,7 @@ static GROUPS: [Group; 9] = [
         calls: &[Op::Mkdir, Op::Mkdirat],
         beside: false,
         op: Op::Mkdirat,
+        tried: &[Op::Mkdirat],
         probes: &[
             begin("mkdirat_enter", &["do_mkdirat", "filename_mkdirat"], 3),
             end("mkdirat_exit", &["do_mkdirat", "filename_mkdirat"], 3),
@@ -159,6 +170,7 @@ static GROUPS: [Group; 9] = [
         calls: &[Op::Mknod, Op::Mknodat],
         beside: false,
         op: Op::Mknodat,
+        tried: &[Op::Mknodat],
         probes: &[
             begin("mknodat_enter", &["do_mknodat", "filename_mknodat"], 4),
             end("mknodat_exit", &["do_mknodat", "filename_mknodat"], 4),
@@ -169,6 +181,7 @@ static GROUPS: [Group; 9] = [
         calls: &[Op::Open, Op::Openat, Op::Openat2, Op::Creat],
         beside: true,
         op: Op::Openat,
+        tried: &[Op::Openat],
         probes: &[end("file_open_exit", &["do_filp_open", "do_file_open"], 3)],
     },
 ];
@@ -260,7 +273,9 @@ pub(super) fn attach(ebpf: &mut Ebpf, plan: Plan) -> Attached {
         let outcome = match (&refused, probes, &types) {
             (Some(refusal), _, _) => Err(refusal.clone()),
             (None, Err(refusal), _) => Err(refusal),
-            (None, Ok(probes), Ok(types)) => load(ebpf, &probes, types).and_then(|()| attach_all(ebpf, &probes, &mut attached)),
+            (None, Ok(probes), Ok(types)) => {
+                load(ebpf, &probes, types).and_then(|()| attach_all(ebpf, group, &probes, &mut attached))
+            }
             (None, Ok(_), Err(refusal)) => Err(refusal.clone()),
         };
         // What is forbidden for one is forbidden for all, and trying takes time.
@@ -291,7 +306,7 @@ fn load(ebpf: &mut Ebpf, probes: &[Found], types: &LoaderBtf) -> Result<(), Refu
     })
 }
 
-fn attach_all(ebpf: &Ebpf, probes: &[Found], attached: &mut Attached) -> Result<(), Refusal> {
+fn attach_all(ebpf: &mut Ebpf, group: &Group, probes: &[Found], attached: &mut Attached) -> Result<(), Refusal> {
     let (mut enters, mut exits) = (Vec::new(), Vec::new());
     for when in [When::End, When::Begin] {
         for (probe, _) in probes.iter().filter(|(probe, _)| probe.when == when) {
@@ -305,9 +320,49 @@ fn attach_all(ebpf: &Ebpf, probes: &[Found], attached: &mut Attached) -> Result<
             if when == When::End { exits.push(link) } else { enters.push(link) }
         }
     }
+    if let Some(op) = unseen(ebpf, group.tried) {
+        let name = calls::call_name(op);
+        return Err((Missing::Unsupported, format!("on this kernel {name} doesn't come by the function that it should come by")));
+    }
     attached.enters.append(&mut enters);
     attached.exits.append(&mut exits);
     Ok(())
+}
+
+/// The first of these operations that isn't seen although it is done.
+fn unseen(ebpf: &mut Ebpf, tried: &[Op]) -> Option<Op> {
+    /// Where the kernel preempts programs, it may skip one.
+    const TIMES: u32 = 3;
+    let mut unseen = None;
+    for _ in 0..TIMES {
+        exercise();
+        let noted = load::map::<Array<_, [u32; CONTROL]>>(ebpf, ".bss").and_then(|map| map.get(&0, 0)).unwrap_or([0; CONTROL]);
+        unseen = tried.iter().find(|op| noted.get(1 + **op as usize) != Some(&1)).copied();
+        if unseen.is_none() {
+            break;
+        }
+    }
+    unseen
+}
+
+/// Does everything that the functions are for, without doing anything: to names that can't be, and to memory of its own.
+fn exercise() {
+    let none = "/proc/self/no such folder/x";
+    let at = fs::CWD;
+    // What comes of it is of no interest: it has passed by, or it has not.
+    let _ = fs::unlinkat(at, none, AtFlags::empty());
+    let _ = fs::unlinkat(at, none, AtFlags::REMOVEDIR);
+    let _ = fs::renameat_with(at, none, at, none, RenameFlags::NOREPLACE);
+    let _ = fs::linkat(at, none, at, none, AtFlags::empty());
+    let _ = fs::symlinkat("x", at, none);
+    let _ = fs::mkdirat(at, none, Mode::empty());
+    let _ = fs::mknodat(at, none, FileType::Fifo, Mode::empty(), 0);
+    let _ = fs::chownat(at, none, None, None, AtFlags::empty());
+    let _ = fs::open(none, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    if let Ok(memory) = fs::memfd_create("knark", MemfdFlags::CLOEXEC) {
+        let _ = fs::fchmod(&memory, Mode::RUSR | Mode::WUSR);
+        let _ = fs::fchown(&memory, None, None);
+    }
 }
 
 fn refusal(e: &ProgramError) -> Refusal {

@@ -11,7 +11,7 @@ use aya::{
     Ebpf,
     maps::{HashMap, Map, MapData, MapError as LoaderMapError, PerCpuArray, RingBuf},
 };
-use knark_abi::{ApiLayout, kind, scope, verdict};
+use knark_abi::{ApiLayout, control, kind, scope, verdict};
 use rustix::event::epoll;
 
 use super::{
@@ -276,12 +276,8 @@ impl Probes {
         }
         self.stopped = true;
         self.missed = info::missed(&self.ebpf);
-        if let Some(map) = self.ebpf.map_mut(".bss")
-            && let Ok(mut stop) = aya::maps::Array::<_, u32>::try_from(map)
-        {
-            // if this fails, events go on until the tracepoints are detached
-            let _ = stop.set(0, 1, 0);
-        }
+        // if this fails, events go on until the tracepoints are detached
+        let _ = load::control(&mut self.ebpf, control::STOP);
         link::settle();
         for (_, program) in self.ebpf.programs_mut() {
             // one that was never loaded has nothing to unload
