@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # The oldest that the probes are for; one with typed pointers; the one whose verifier is the pickiest; what comes next.
 kernels=(5.10 6.1 6.12 7 arm64/6.12)
-declare -A deadlines=([amd64]=420 [arm64]=600) # seconds for one machine
+deadline=600 # seconds for one machine
 at_once=2
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/kubectl-knark/kernels
 work=$(mktemp -d)
@@ -233,7 +233,7 @@ start() {
     # What is emulated is slow: fewer events make the same point.
     -append "console=$console panic=-1 mitigations=off rdinit=/init KNARK_TEST_OPENS=40000 $parameters -- $*"
   )
-  timeout --kill-after 2 "${deadlines[$architecture]}" "${emulator[@]}" "${arguments[@]}" > "$log.qemu" 2>&1 < /dev/null &
+  timeout --kill-after 2 "$deadline" "${emulator[@]}" "${arguments[@]}" > "$log.qemu" 2>&1 < /dev/null &
   machines[$!]="$release $name $SECONDS"
 }
 
@@ -249,7 +249,7 @@ finish() {
     return
   fi
   failed=$((failed + 1))
-  ((status != 124)) || verdict="no verdict within ${deadlines[$(architecture "$release")]} s"
+  ((status != 124)) || verdict="no verdict within $deadline s"
   echo "$release: $name: failed: ${verdict:-no verdict} (qemu ended with $status after $((SECONDS - began)) s)"
   sed 's/^/  /' "$work/$release.$name.qemu" "$work/$release.$name"
   [[ ! -f $work/$release.$name.kernel ]] || grep -q '^ended with ' "$work/$release.$name" ||
