@@ -213,6 +213,7 @@ mod tests {
             probes: Vec::new(),
             realtime_offset_ns: 0,
             hostname: String::new(),
+            portable: Vec::new(),
         }))
     }
 

@@ -19,6 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
         probes: Vec::new(),
         realtime_offset_ns: 0,
         hostname: String::new(),
+        portable: Vec::new(),
     };
     let mut assembler = Assembler::new(node, &hello);
     let mut feed = |items: &[u8]| {
