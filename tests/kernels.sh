@@ -151,13 +151,14 @@ run() {
   for architecture in $(for release; do architecture "$release"; done | sort -u); do pack "$architecture"; done
   for release; do
     start "$release" probes "" /probes --show-output
-    start "$release" portable KNARK_TEST_TIER=portable /probes --show-output
+    # The tier that works everywhere: on the oldest and the newest, between which it has no reason to differ.
+    [[ $release == 6.* ]] || start "$release" portable KNARK_TEST_TIER=portable /probes --show-output
     start "$release" lockdown lockdown=confidentiality /knark-tracer doctor
     # Whatever else is tested is the same there.
     start "$release" cgroups-v1 cgroups=v1 /probes --show-output scopes::
   done
   while ((${#machines[@]})); do finish; done
-  ((failed == 0)) || fail "$failed of $((4 * $#)) runs failed"
+  ((failed == 0)) || fail "$failed runs failed"
 }
 
 # pack ARCHITECTURE: the file system of all its machines, with all their modules.
