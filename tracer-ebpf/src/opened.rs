@@ -101,8 +101,12 @@ pub unsafe fn report(s: *mut Scratch, number: u32, of: Opened) {
                 } else {
                     with_name = false;
                 }
-            } else {
+            }
+            if opened.dentry == 0 {
+                // Closed meanwhile, maybe just so: then there is nothing to compare with what was asked for.
                 marks |= mark::FD_EMPTY;
+                beside = 0;
+                with_name = name != 0;
             }
         }
         let wanted = if known { wanted::effect(effect) } else { Wanted::Yes };
