@@ -1,6 +1,7 @@
 //! What the end-to-end tests share.
 
 pub mod api_server;
+pub mod audit;
 pub mod cluster;
 pub mod console;
 pub mod load;

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use knark_tests::program::{plugin, seen};
+use knark_tests::{
+    audit::line,
+    program::{plugin, seen},
+};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::{Value, json};
 
@@ -41,17 +44,6 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 fn zstd(bytes: &[u8]) -> Vec<u8> {
     compress_to_vec(bytes, CompressionLevel::Fastest)
-}
-
-/// A request at a time, in seconds after 2026-01-02T03:04:00Z, for a path that tells it from others.
-fn line(path: &str, seconds: u32) -> String {
-    let time = format!("2026-01-02T03:04:{seconds:02}.000000Z");
-    let event = json!({
-        "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "auditID": path, "stage": "ResponseComplete",
-        "requestURI": path, "verb": "get", "user": {"username": "alice"}, "sourceIPs": ["192.0.2.1"],
-        "responseStatus": {"code": 200}, "requestReceivedTimestamp": time, "stageTimestamp": time,
-    });
-    format!("{event}\n")
 }
 
 fn values(output: &Output) -> Vec<Value> {

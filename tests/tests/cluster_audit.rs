@@ -9,6 +9,7 @@ use std::{
 };
 
 use knark_tests::{
+    audit::line,
     cluster::{Namespace, Proxy, Trace, knark, kubeconfig, kubectl, nodes, wait_for},
     program::{plugin, seen},
 };
@@ -51,17 +52,6 @@ fn told_here(path: &Path, args: &[&str]) -> (Vec<Value>, Value) {
         plugin().args(["trace", "-o", "json", "--audit-log"]).arg(path).args(args).stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{}", seen(&output));
     told(&output)
-}
-
-/// A request for a path that tells it from others, in seconds after 2026-01-02T03:04:00Z.
-fn line(path: &str, seconds: u32) -> String {
-    let time = format!("2026-01-02T03:04:{seconds:02}.000000Z");
-    let event = json!({
-        "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "auditID": path, "stage": "ResponseComplete",
-        "requestURI": path, "verb": "get", "user": {"username": "alice"}, "sourceIPs": ["192.0.2.1"],
-        "responseStatus": {"code": 200}, "requestReceivedTimestamp": time, "stageTimestamp": time,
-    });
-    format!("{event}\n")
 }
 
 fn append(path: &Path, text: &str) {
