@@ -231,6 +231,48 @@ mod tests {
         assert!(merge.heads.is_empty() && merge.awaited.is_empty() && merge.bytes == 0);
     }
 
+    /// What `pop` is to give, found by looking at everything.
+    fn next(merge: &Merge, now: Instant) -> Option<usize> {
+        let heads = merge.queues.iter().enumerate().filter_map(|(node, queue)| Some((queue.head_ns()?, node)));
+        let (time_ns, node) = heads.min()?;
+        let waited = now.duration_since(merge.queues[node].events[0].since);
+        let is_awaited = |queue: &Queue| queue.live && (queue.unordered || queue.events.is_empty());
+        let is_first = merge.queues.iter().all(|queue| !is_awaited(queue) || queue.watermark_ns >= time_ns);
+        (is_first || waited >= DELAY).then_some(node)
+    }
+
+    #[test]
+    fn whatever_happens_the_next_is_what_a_look_at_everything_finds() {
+        let mut random = 1_u64;
+        let mut any = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        let (mut given, mut kept) = (0, 0);
+        for _ in 0..200 {
+            let (mut merge, start) = (Merge::new(true), Instant::now());
+            let mut now = start;
+            for _ in 0..300 {
+                let (node, time) = (usize::try_from(any(5)).unwrap(), any(1_000));
+                let ns = i64::try_from(time).unwrap();
+                match any(12) {
+                    0 => merge.begin(node),
+                    1 => merge.sort(node),
+                    2 => merge.end(node),
+                    3..6 => merge.advance(node, ns),
+                    6 => now += DELAY / 8,
+                    _ => push(&mut merge, node, time, now),
+                }
+                let want = next(&merge, now).map(|node| (node, merge.queues[node].events[0].event.boot_ns));
+                if any(2) == 0 {
+                    assert_eq!(merge.pop(now).map(|(node, event)| (node, event.boot_ns)), want);
+                    *if want.is_some() { &mut given } else { &mut kept } += 1;
+                }
+            }
+        }
+        assert!(given > 1_000 && kept > 1_000, "{given} {kept}");
+    }
+
     #[test]
     #[ignore = "prints how long merging takes; run it with --release --nocapture"]
     fn how_long_it_takes() {
