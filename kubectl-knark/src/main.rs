@@ -2,6 +2,7 @@
 
 mod audit;
 mod bodies;
+mod btf;
 mod cli;
 mod cluster;
 mod commands;

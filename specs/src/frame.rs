@@ -19,6 +19,9 @@ pub const PROCESS_SLOTS: u32 = 16_384;
 /// How many container slots a tracer may use. Slot 0 is the host itself and is never defined.
 pub const CONTAINER_SLOTS: u32 = 4_096;
 
+/// Longest BTF that a tracer takes, in bytes before compression: those of distributions' kernels have 4 to 8 MiB.
+pub const BTF_BYTES_AT_MOST: u64 = 64 << 20;
+
 /// Longest part of a body that can be asked for, in bytes: two of them fit into a message.
 pub const BODY_BYTES_AT_MOST: u32 = 1 << 20;
 
@@ -291,6 +294,9 @@ pub struct Plan {
     /// Read this audit log instead of all else.
     #[n(9)]
     pub log: Option<Box<LogPlan>>,
+    /// What a kernel that doesn't describe its own types is like: BTF, compressed by gzip.
+    #[n(10)]
+    pub btf: Option<ByteVec>,
 }
 
 /// How bodies of requests and responses are wanted.

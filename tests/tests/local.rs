@@ -189,6 +189,49 @@ fn tracer_of(trace: &Trace) -> Pid {
     }
 }
 
+/// The same command where this was done to what is mounted.
+fn mounted_otherwise(change: &str, command: &Command) -> Command {
+    let mut other = Command::new("unshare");
+    other.args(["--mount", "sh", "-c", &format!("{change} && exec \"$@\""), "sh"]);
+    other.arg(command.get_program()).args(command.get_args());
+    other.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    other
+}
+
+#[test]
+fn where_tracefs_is_not_mounted_the_tracer_has_its_own() {
+    let mut shell = Shell::new("rm go");
+    let unmount = "umount -l /sys/kernel/debug/tracing 2> /dev/null; umount -l /sys/kernel/tracing; ! ls /sys/kernel/tracing/events 2> /dev/null";
+    let mut trace = Trace::start(&mut mounted_otherwise(unmount, &trace(&["-o", "json", &shell.pid()])));
+    trace.first_tick();
+    shell.go();
+    trace.event("unlink", |e| e["file"]["op"] == "unlink");
+    assert_eq!(trace.interrupt(), Some(0), "{}", trace.words());
+    summary(&trace.events());
+}
+
+#[test]
+fn a_kernel_without_btf_is_traced_by_a_file_of_it() {
+    const HIDDEN: &str = "mount -t tmpfs none /sys/kernel/btf";
+    let mut shell = Shell::new("cat /etc/passwd > /dev/null; rm given");
+    let said = mounted_otherwise(HIDDEN, &trace(&["--for", "1s", &shell.pid()])).output().unwrap();
+    assert_eq!(said.status.code(), Some(1), "{}", seen(&said));
+    let words = String::from_utf8_lossy(&said.stderr);
+    assert!(words.contains("has no BTF (/sys/kernel/btf/vmlinux)") && words.contains("--btf FILE"), "{words}");
+
+    let given = shell.path("given");
+    std::fs::copy("/sys/kernel/btf/vmlinux", &given).unwrap();
+    let mut trace = Trace::start(&mut mounted_otherwise(HIDDEN, &trace(&["-o", "json", "--btf", &given, &shell.pid()])));
+    trace.first_tick();
+    shell.go();
+    let unlink = trace.event("unlink", |e| e["file"]["op"] == "unlink");
+    assert_eq!(unlink["process"]["comm"], "rm");
+    assert_eq!(trace.interrupt(), Some(0), "{}", trace.words());
+    let events = trace.events();
+    summary(&events);
+    assert!(events.iter().any(|e| e["file"]["path"] == "/etc/passwd" && e["process"]["comm"] == "cat"));
+}
+
 #[test]
 fn a_killed_tracer_is_told_at_once() {
     let shell = Shell::new("");

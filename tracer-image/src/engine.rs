@@ -107,7 +107,7 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
         if let Some(log) = &plan.log {
             return self.read_log(Path::new(LOG_FOLDER), log);
         }
-        let options = plan::options(&plan);
+        let options = plan::options(&plan)?;
         let mut probes = Probes::attach(&options)?;
         plan::add_processes(&plan, &mut probes)?;
         let hierarchy = bpf::hierarchy().map_err(|e| EngineError::Io("finding the cgroup hierarchy".into(), e))?;

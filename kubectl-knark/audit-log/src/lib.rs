@@ -16,6 +16,8 @@ use std::{
 
 use knark_specs::audit::{Series, series};
 
+pub use compressed::decompressed;
+
 use files::Files;
 use folder::Folder;
 use pipe::Pipe;

@@ -84,7 +84,10 @@ impl NodeLog {
             Ok(Input::Gone { error, .. }) => Word::Gone(error.map(|error| self.about(error))),
             Ok(_) => Word::Log(Next::Bytes(0)),
             Err(TryRecvError::Empty) => Word::Log(Next::Nothing),
-            Err(TryRecvError::Disconnected) => Word::Gone(None),
+            // A connection always has a last word.
+            Err(TryRecvError::Disconnected) => Word::Gone(Some(
+                self.about(anyhow!("what follows its tracer has failed; what came of the log until then is shown")),
+            )),
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     audit::{AuditFlags, AuditLogs},
     bodies::BodyFlags,
+    btf::BtfFlags,
     cluster::{self, ClusterRequest, ConnectionFlags, TargetFlags, TracerFlags},
     exit::Exit,
     filter::{Filter, Kind, RequestFilter},
@@ -96,6 +97,8 @@ pub struct Args {
     host: HostFlags,
     #[command(flatten)]
     tracer: TracerFlags,
+    #[command(flatten)]
+    btf: BtfFlags,
     #[command(flatten)]
     connection: ConnectionFlags,
 }

@@ -1,15 +1,18 @@
 //! Why probes can't be had, in words that name the remedy.
 
-use std::{io, path::PathBuf};
+use std::io;
 
-use super::plan::ProbeStatus;
+use super::{btf::KERNEL, plan::ProbeStatus};
 
 /// Attaching failed; nothing is left attached.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     /// The kernel doesn't describe its types.
-    #[error("this kernel has no BTF ({path}): it must be built with CONFIG_DEBUG_INFO_BTF, or pass its BTF as a file", path = .0.display())]
-    NoBtf(PathBuf, #[source] io::Error),
+    #[error("this kernel has no BTF ({KERNEL}): it must be built with CONFIG_DEBUG_INFO_BTF, or its BTF be given by --btf FILE")]
+    NoBtf(#[source] io::Error),
+    /// What describes its types instead is of no use.
+    #[error("the BTF that --btf gave can't be used: {0}")]
+    GivenBtf(#[source] super::btf::Error),
     /// The BTF can't be read, or lacks something.
     #[error("the kernel's BTF can't be used: {0}")]
     Btf(#[from] super::btf::Error),

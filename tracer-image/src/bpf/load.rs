@@ -18,7 +18,7 @@ use knark_abi::{CONTROL, Config, ExeKey, WANTED_BYTES, control, feature, scope};
 
 use super::{
     AttachError, CgroupVersion, Hierarchy, Missing, Options, ProbeState, ProbeStatus, Tier, Wanted, api,
-    btf::{self, Btf},
+    btf::Btf,
     calls::{self, WATCHED},
     cgroups, link, offsets, precise,
     refusal::{loading, refused, verdict},
@@ -51,16 +51,19 @@ struct Internal {
 
 /// Loads and attaches what the options ask for.
 pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<Loaded, AttachError> {
-    let path = options.btf.as_deref().unwrap_or(btf::KERNEL.as_ref());
-    let no_btf = |e| AttachError::NoBtf(path.to_owned(), e);
     // The loader reads the kernel's types too, needlessly; meanwhile, read our own way.
     let (btf, mut setup) = thread::scope(|scope| {
         let loader = scope.spawn(EbpfLoader::new);
-        let btf = Btf::file(path);
+        let btf = Btf::kernel();
         (btf, loader.join().unwrap_or_else(|_| EbpfLoader::new()))
     });
     setup.btf(None);
-    let btf = btf.map_err(no_btf)??;
+    let btf = match (btf, &options.btf) {
+        (Err(e), Some(given)) if e.kind() == io::ErrorKind::NotFound => {
+            Btf::parse(given.clone()).map_err(AttachError::GivenBtf)?
+        }
+        (btf, _) => btf.map_err(AttachError::NoBtf)??,
+    };
     let offsets = offsets::of(&btf)?;
     let wanted = options.wanted.as_ref().map(Wanted::kernel);
     let mut config = config(options, &btf, hierarchy, wanted.as_ref())?;

@@ -3,7 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
@@ -36,8 +36,8 @@ pub struct Options {
     pub wanted: Option<Wanted>,
     /// Processes that are never reported: knark's own. At most [`knark_abi::EXCLUDED`].
     pub exclude_tgids: Vec<u32>,
-    /// The kernel's BTF, where it isn't at the usual place.
-    pub btf: Option<PathBuf>,
+    /// BTF of the kernel, for one that has none of its own.
+    pub btf: Option<Vec<u8>>,
     /// Whether the precise tier is used where this kernel allows it.
     pub precise: bool,
 }

@@ -1,6 +1,8 @@
 //! What a plan means for the probes.
 
-use knark_specs::frame::{BODY_BYTES_AT_MOST, HostFilter, Plan, Target};
+use std::io::{self, Read as _};
+
+use knark_specs::frame::{BODY_BYTES_AT_MOST, BTF_BYTES_AT_MOST, HostFilter, Plan, Target};
 use rustc_hash::FxHashSet;
 
 use super::EngineError;
@@ -10,7 +12,7 @@ use crate::{
 };
 
 /// What the probes are attached with.
-pub fn options(plan: &Plan) -> Options {
+pub fn options(plan: &Plan) -> Result<Options, EngineError> {
     let host = match &plan.target {
         Target::Host(filter) => filter.clone(),
         Target::Everything | Target::Pods { .. } => HostFilter::default(),
@@ -38,13 +40,23 @@ pub fn options(plan: &Plan) -> Options {
         },
         wanted,
         body_bytes: plan.bodies.map_or(0, |bodies| bodies.limit.clamp(1, BODY_BYTES_AT_MOST)),
+        btf: plan.btf.as_ref().map(|packed| types(packed)).transpose()?,
         ..Options::default()
     };
     options.exclude_tgids.extend(&plan.exclude_pids);
     if plan.ring_bytes > 0 {
         options.ring_bytes = plan.ring_bytes;
     }
-    options
+    Ok(options)
+}
+
+/// The kernel's types, as they were before they were compressed.
+fn types(packed: &[u8]) -> Result<Vec<u8>, EngineError> {
+    let failed = |e| EngineError::Io("reading the BTF that was given".into(), e);
+    let (types, _) = knark_audit_log::decompressed(io::Cursor::new(packed.to_vec())).map_err(failed)?;
+    let mut raw = Vec::new();
+    types.take(BTF_BYTES_AT_MOST).read_to_end(&mut raw).map_err(failed)?;
+    Ok(raw)
 }
 
 /// The processes that were asked for by pid, and the descendants that they have already.

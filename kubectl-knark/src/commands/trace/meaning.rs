@@ -174,6 +174,7 @@ impl Args {
             api: on(Kind::Api) && !self.audit.is_given(),
             bodies: self.bodies.wanted(),
             ring_bytes: self.ring_buffer.unwrap_or(0),
+            btf: self.btf.read()?.map(Into::into),
             ..Plan::default()
         })
     }

@@ -1,7 +1,6 @@
 //! What tracing costs an API server, and whether it takes harm.
 
 use std::{
-    fs,
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -17,7 +16,7 @@ use knark_tests::{
 };
 use tokio::runtime::Runtime;
 
-use crate::{await_detached, cpu_seconds, median};
+use crate::{await_detached, cpu_seconds, median, rss_mib};
 
 const ROUNDS: usize = 15;
 /// Of one run.
@@ -175,13 +174,6 @@ fn goroutines(server: &ApiServer, runtime: &Runtime) -> Result<u64> {
     })?;
     let line = metrics.lines().find_map(|line| line.strip_prefix("go_goroutines ")).context("no go_goroutines")?;
     Ok(line.trim().parse()?)
-}
-
-fn rss_mib(pid: u32) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kib / 1024.0)
 }
 
 /// Has all threads of a process run on this CPU.

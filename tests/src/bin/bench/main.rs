@@ -3,13 +3,15 @@
 //! `bench` as root, with release builds of kubectl-knark and knark-tracer beside it; bpftrace, taskset and a mounted debugfs
 //! are needed. `bench cluster` measures the way through the test cluster instead,
 //! `bench rules` the matching of policies, `bench nodes` the order of many nodes' events, `bench api [FLAG...]` what an API server
-//! pays for a trace with these flags, `bench programs [FLAG...]` where that goes, and `bench soak [REQUESTS]` whether it takes harm.
+//! pays for a trace with these flags, `bench programs [FLAG...]` where that goes, `bench soak [REQUESTS]` whether it takes harm, and
+//! `bench endure [MINUTES]` whether a trace of files stays as it was.
 //! The load runs on the first CPU, the tracers on the second. Each figure is the median of paired runs: without a tracer,
 //! with knark, with bpftrace, and again.
 #![expect(clippy::cast_precision_loss, reason = "sizes and counts here are far below what an f64 holds exactly")]
 
 mod api;
 mod cluster;
+mod endure;
 mod nodes;
 mod programs;
 mod rules;
@@ -43,8 +45,10 @@ fn main() -> Result<()> {
         ["programs", flags @ ..] => programs::cost(flags),
         ["soak"] => api::soak(200_000),
         ["soak", requests] => api::soak(requests.parse()?),
+        ["endure"] => endure::endure(30),
+        ["endure", minutes] => endure::endure(minutes.parse()?),
         ["load", kind, count, path] => load(kind, count.parse()?, path),
-        _ => bail!("usage: bench [cluster|rules|nodes|api [FLAG...]|programs [FLAG...]|soak [REQUESTS]]"),
+        _ => bail!("usage: bench [cluster|rules|nodes|api [FLAG...]|programs [FLAG...]|soak [REQUESTS]|endure [MINUTES]]"),
     }
 }
 
@@ -282,6 +286,13 @@ fn load(kind: &str, count: u32, path: &str) -> Result<()> {
                 thread::sleep(Duration::from_millis(10));
             }
         }
+        "paced" => {
+            let (begun, each) = (Instant::now(), count.min(endure::RATE / 100));
+            for burst in 1..=count / each {
+                busy += timed(each, || drop(fs::File::open(path)));
+                thread::sleep((begun + Duration::from_millis(10) * burst).saturating_duration_since(Instant::now()));
+            }
+        }
         "exec" => busy = timed(count, || drop(Command::new("/bin/true").status())),
         "trickle" => loop {
             drop(fs::File::open(path));
@@ -347,9 +358,17 @@ fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok((ticks(11) + ticks(12)) / 100.0)
 }
 
+fn rss_mib(pid: u32) -> Result<f64> {
+    memory_mib(pid, "VmRSS:")
+}
+
 fn peak_mib(pid: u32) -> Result<f64> {
+    memory_mib(pid, "VmHWM:")
+}
+
+fn memory_mib(pid: u32, which: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(which)).context("a process without memory")?;
     let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib / 1024.0)
 }
