@@ -156,7 +156,7 @@ run() {
     [[ $release == 6.* ]] || start "$release" portable KNARK_TEST_TIER=portable /probes --show-output
     start "$release" lockdown lockdown=confidentiality /knark-tracer doctor
     # Whatever else is tested is the same there.
-    start "$release" cgroups-v1 cgroups=v1 /probes --show-output scopes::
+    start "$release" cgroups-v1 KNARK_TEST_CGROUPS=v1 /probes --show-output scopes::
   done
   while ((${#machines[@]})); do finish; done
   ((failed == 0)) || fail "$failed runs failed"
@@ -187,7 +187,7 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t securityfs security /sys/kernel/security
 mount -t tracefs tracing /sys/kernel/tracing
-if [ "${cgroups-}" = v1 ]; then
+if [ "${KNARK_TEST_CGROUPS-}" = v1 ]; then
   mount -t tmpfs cgroups /sys/fs/cgroup
   for controller in memory pids; do
     mkdir "/sys/fs/cgroup/$controller"

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use knark_tracer::bpf::{self, Events, Options, ProbeStatus, Probes, Record, Scope, Verdict, cgroups};
+use knark_tracer::bpf::{self, CgroupVersion, Events, Options, ProbeStatus, Probes, Record, Scope, Verdict, cgroups};
 
 use crate::harness::{attach, c, open, run_as};
 
@@ -44,6 +44,9 @@ impl Drop for Group {
 #[test]
 fn a_new_control_group_inherits_before_anything_runs_in_it() {
     let hierarchy = bpf::hierarchy().unwrap();
+    if std::env::var_os("KNARK_TEST_CGROUPS").is_some_and(|which| which == "v1") {
+        assert_eq!(hierarchy.version, CgroupVersion::V1);
+    }
     let outer = Group::new(&hierarchy.mount, &format!("knark-test-{}", std::process::id()));
     let scope = Scope { cgroups: true, ..Scope::default() };
     let mut probes = attach(&Options { scope, events: FILE, ..Options::default() });
