@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     sync::{
         Arc,
@@ -18,7 +18,7 @@ use knark_tests::program::{plugin, tracer};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::{await_detached, bpf_descriptors, cpu_seconds, family, load_command, rss_mib};
+use crate::{await_detached, bpf_descriptors, cpu_seconds, family, groups::Groups, load_command, rss_mib};
 
 /// Opens a second.
 pub const RATE: u32 = 20_000;
@@ -116,39 +116,18 @@ fn named(file: &Path) -> String {
 
 /// Control groups as the kubelet names them, each with a process that opens the file and ends.
 fn come_and_go(file: &Path, over: &AtomicBool, made: &AtomicU64) -> Result<()> {
-    let root = mounted().context("control groups of version 2 are not mounted")?;
-    let root = root.join(format!("kubepods-knark-{}.slice", std::process::id()));
-    fs::create_dir(&root)?;
+    let groups = Groups::new()?;
     let script =
         format!("echo 0 > \"$0/cgroup.procs\" && i=0 && while [ $i -lt {CONTAINER_OPENS} ]; do : < \"$1\"; i=$((i + 1)); done");
     while !over.load(Ordering::Relaxed) {
         let begun = Instant::now();
         let number = made.load(Ordering::Relaxed);
-        let pod = root.join(format!("kubepods-pod00000000_0000_4000_8000_{number:012x}.slice"));
-        let container = pod.join(format!("cri-containerd-{number:064x}.scope"));
-        fs::create_dir_all(&container)?;
+        let container = groups.container(number)?;
         let ended = Command::new("/bin/sh").args(["-c", &script]).args([&container, file]).status()?;
         ensure!(ended.success(), "a container's process ended with {ended}");
-        remove(&container)?;
-        remove(&pod)?;
+        groups.remove(&container)?;
         made.fetch_add(1, Ordering::Relaxed);
         thread::sleep(CONTAINER_EVERY.saturating_sub(begun.elapsed()));
     }
-    remove(&root)
-}
-
-/// It may take the kernel a moment to see that a group is empty.
-fn remove(group: &Path) -> Result<()> {
-    let until = Instant::now() + Duration::from_secs(10);
-    while let Err(error) = fs::remove_dir(group) {
-        ensure!(Instant::now() < until, "removing {}: {error}", group.display());
-        thread::sleep(Duration::from_millis(5));
-    }
     Ok(())
-}
-
-fn mounted() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/mounts").ok()?;
-    let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    mounts.find(|fields| fields.get(2) == Some(&"cgroup2")).and_then(|fields| Some(fields.get(1)?.into()))
 }

@@ -2,8 +2,8 @@
 //!
 //! `bench` as root, with release builds of kubectl-knark and knark-tracer beside it; bpftrace, taskset and a mounted debugfs
 //! are needed. `bench cluster` measures the way through the test cluster instead,
-//! `bench rules` the matching of policies, `bench nodes` the order of many nodes' events, `bench api [FLAG...]` what an API server
-//! pays for a trace with these flags, `bench programs [FLAG...]` where that goes, `bench soak [REQUESTS]` whether it takes harm, and
+//! `bench rules` the matching of policies, `bench nodes` the order of many nodes' events, `bench containers` their number, `bench api [FLAG...]`
+//! what an API server pays for a trace with these flags, `bench programs [FLAG...]` where that goes, `bench soak [REQUESTS]` whether it takes harm, and
 //! `bench endure [MINUTES]` whether a trace of files stays as it was.
 //! The load runs on the first CPU, the tracers on the second. Each figure is the median of paired runs: without a tracer,
 //! with knark, with bpftrace, and again.
@@ -11,7 +11,9 @@
 
 mod api;
 mod cluster;
+mod containers;
 mod endure;
+mod groups;
 mod nodes;
 mod programs;
 mod rules;
@@ -45,10 +47,13 @@ fn main() -> Result<()> {
         ["programs", flags @ ..] => programs::cost(flags),
         ["soak"] => api::soak(200_000),
         ["soak", requests] => api::soak(requests.parse()?),
+        ["containers"] => containers::growth(),
         ["endure"] => endure::endure(30),
         ["endure", minutes] => endure::endure(minutes.parse()?),
         ["load", kind, count, path] => load(kind, count.parse()?, path),
-        _ => bail!("usage: bench [cluster|rules|nodes|api [FLAG...]|programs [FLAG...]|soak [REQUESTS]|endure [MINUTES]]"),
+        _ => bail!(
+            "usage: bench [cluster|rules|nodes|containers|api [FLAG...]|programs [FLAG...]|soak [REQUESTS]|endure [MINUTES]]"
+        ),
     }
 }
 
@@ -284,6 +289,14 @@ fn load(kind: &str, count: u32, path: &str) -> Result<()> {
             for _ in 0..count / 100 {
                 busy += timed(100, || drop(fs::File::open(path)));
                 thread::sleep(Duration::from_millis(10));
+            }
+        }
+        "spread" => {
+            let groups = fs::read_to_string(path)?;
+            let each = count / u32::try_from(groups.lines().count())?;
+            for group in groups.lines() {
+                fs::write(Path::new(group).join("cgroup.procs"), "0")?;
+                busy += timed(each, || drop(fs::File::open(path)));
             }
         }
         "paced" => {
