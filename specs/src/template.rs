@@ -54,29 +54,37 @@ impl Template {
         (usable.then_some(Self { pieces }), problems)
     }
 
-    /// The message for an event. A field that it hasn't got is `-`; a list's items stand side by side; a latency has its units. A
-    /// slash after an empty field that begins a word is left out, as of what has no namespace. Control characters stay: whoever shows the message
-    /// escapes them.
+    /// The message for an event. A field that it hasn't got is `-`; a list's items stand side by side; a latency has its units.
+    /// An empty field, such as the namespace of what has none, takes with it what would be left of it: the slash after it where it
+    /// begins a word, one of the blanks around it, parentheses around nothing. Control characters stay: whoever shows the message escapes
+    /// them.
     pub fn render(&self, event: &Event) -> String {
         let mut message = String::new();
+        // Nothing was left of what came last.
         let mut after_empty = false;
         for piece in &self.pieces {
             let before = message.len();
-            match piece {
-                Piece::Text(text) => add(&mut message, text.strip_prefix('/').filter(|_| after_empty).unwrap_or(text)),
-                Piece::Field(path) if path == LATENCY => {
-                    add(&mut message, latency(event).as_deref().unwrap_or("-"));
+            after_empty = match piece {
+                Piece::Text(text) if after_empty => add_after_nothing(&mut message, text),
+                Piece::Text(text) => {
+                    add(&mut message, text);
+                    false
                 }
-                Piece::Field(path) => match Object::Event(event).find(path) {
-                    Some(field) => add_field(&mut message, field),
-                    None => add(&mut message, "-"),
-                },
-            }
-            let is_empty = matches!(piece, Piece::Field(_)) && message.len() == before;
-            after_empty = is_empty && !message.ends_with(|c: char| !c.is_whitespace());
+                Piece::Field(path) => {
+                    match (path.as_str(), Object::Event(event).find(path)) {
+                        (LATENCY, _) => add(&mut message, latency(event).as_deref().unwrap_or("-")),
+                        (_, Some(field)) => add_field(&mut message, field),
+                        (_, None) => add(&mut message, "-"),
+                    }
+                    message.len() == before
+                }
+            };
             if message.len() >= MAX_MESSAGE {
                 break;
             }
+        }
+        if after_empty && message.ends_with(' ') {
+            message.pop();
         }
         message
     }
@@ -91,6 +99,25 @@ fn latency(event: &Event) -> Option<String> {
 fn add(message: &mut String, text: &str) {
     let room = MAX_MESSAGE.saturating_sub(message.len());
     message.push_str(text.get(..text.floor_char_boundary(room)).unwrap_or(text));
+}
+
+/// Appends a text that follows an empty field, without what belongs to that; whether nothing of it is left.
+fn add_after_nothing(message: &mut String, text: &str) -> bool {
+    let begins_word = |message: &str| !message.ends_with(|c: char| !c.is_whitespace());
+    let mut text = text;
+    if let Some(rest) = text.strip_prefix(')').filter(|_| message.ends_with('(')) {
+        message.pop();
+        text = rest;
+    } else if begins_word(message) {
+        text = text.strip_prefix('/').unwrap_or(text);
+    }
+    if let Some(rest) = text.strip_prefix(' ').filter(|_| begins_word(message)) {
+        text = rest;
+    } else if message.ends_with(' ') && text.starts_with([':', ',', ';', '.', ')']) {
+        message.pop();
+    }
+    add(message, text);
+    text.is_empty()
 }
 
 fn add_field(message: &mut String, field: Field<'_>) {

@@ -43,6 +43,38 @@ fn requests_are_told_in_words() {
 }
 
 #[test]
+fn what_is_empty_leaves_no_traces() {
+    let mut event = exec();
+    let mut message = |text: &str, api: Api| {
+        event.what = What::Api { api: Box::new(api) };
+        render(text, &event)
+    };
+    let api = |namespace: &str, name: &str, subresource: &str, query: &str| {
+        let [namespace, name, subresource, query] = [namespace, name, subresource, query].map(str::to_owned);
+        Api { verb: "watch".to_owned(), resource: "pods".to_owned(), namespace, name, subresource, query, ..Api::default() }
+    };
+    let ended = "{{api.verb}} of {{api.resource}} {{api.namespace}}/{{api.name}} {{api.subresource}} ended ({{api.query}})";
+    for (namespace, name, subresource, query, want) in [
+        ("", "", "", "", "watch of pods ended"),
+        ("", "", "", "a=b", "watch of pods ended (a=b)"),
+        ("prod", "", "", "", "watch of pods prod/ ended"),
+        ("", "web", "log", "", "watch of pods web log ended"),
+        ("prod", "web", "", "", "watch of pods prod/web ended"),
+    ] {
+        assert_eq!(message(ended, api(namespace, name, subresource, query)), want);
+    }
+    for (text, want) in [
+        ("{{api.verb}} in {{api.namespace}} ({{api.query}}): {{api.code}}", "watch in: -"),
+        ("{{api.verb}} of node {{api.name}}: {{api.code}}", "watch of node: -"),
+        ("{{api.namespace}} {{api.verb}}, {{api.name}}", "watch,"),
+        ("({{api.name}}) ({{api.namespace}} {{api.verb}}) {{api.name}}", "( watch)"),
+        ("a  b {{api.verb}}/{{api.name}}/ \"{{api.name}}\"", "a  b watch// \"\""),
+    ] {
+        assert_eq!(message(text, api("", "", "", "")), want, "{text}");
+    }
+}
+
+#[test]
 fn wrong_fields_are_named_where_they_are() {
     let expect = |text, at: &str, message: &str, said: &str| {
         assert_eq!(problem(text), (at.to_owned(), message.to_owned(), said.to_owned()));
