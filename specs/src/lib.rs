@@ -23,6 +23,7 @@
 //! - [`typed`]: from YAML to typed values.
 //! - [`crd`]: policies as objects of a cluster.
 //! - [`query`]: the parameters of a request.
+//! - [`resource`]: names of the API's resources.
 //! - [`request`]: what a request to the Kubernetes API is about.
 //! - [`linux`]: names of the kernel's numbers: open flags, errno, signals, modes.
 
@@ -47,6 +48,7 @@ pub mod problem;
 pub mod query;
 pub mod redact;
 pub mod request;
+pub mod resource;
 pub mod structure;
 pub mod template;
 pub mod texts;

@@ -1,6 +1,6 @@
 //! Which requests to the Kubernetes API are shown.
 
-use knark_specs::{event::Api, link::Cause, policy::IdRange};
+use knark_specs::{event::Api, link::Cause, policy::IdRange, resource};
 
 use super::any;
 
@@ -12,37 +12,6 @@ const SESSIONS: [&str; 4] = ["exec", "attach", "portforward", "proxy"];
 const QUESTIONS: [&str; 2] = ["authentication.k8s.io", "authorization.k8s.io"];
 /// How the names of the cluster's own components begin.
 const COMPONENTS: [&str; 4] = ["system:kube-", "system:node:", "system:apiserver", "system:serviceaccount:kube-system:"];
-
-/// The API server's own short names.
-const SHORT_NAMES: [(&str, &str); 27] = [
-    ("cm", "configmaps"),
-    ("cs", "componentstatuses"),
-    ("ep", "endpoints"),
-    ("ev", "events"),
-    ("limits", "limitranges"),
-    ("ns", "namespaces"),
-    ("no", "nodes"),
-    ("pvc", "persistentvolumeclaims"),
-    ("pv", "persistentvolumes"),
-    ("po", "pods"),
-    ("rc", "replicationcontrollers"),
-    ("quota", "resourcequotas"),
-    ("sa", "serviceaccounts"),
-    ("svc", "services"),
-    ("crd", "customresourcedefinitions"),
-    ("ds", "daemonsets"),
-    ("deploy", "deployments"),
-    ("rs", "replicasets"),
-    ("sts", "statefulsets"),
-    ("hpa", "horizontalpodautoscalers"),
-    ("cj", "cronjobs"),
-    ("csr", "certificatesigningrequests"),
-    ("ing", "ingresses"),
-    ("netpol", "networkpolicies"),
-    ("pdb", "poddisruptionbudgets"),
-    ("pc", "priorityclasses"),
-    ("sc", "storageclasses"),
-];
 
 /// Conditions on requests, joined by and; the values of one are joined by or. Events of other kinds meet them all, but for who
 /// caused them.
@@ -141,24 +110,16 @@ impl Resource {
         }
         let part = |text: &str| (text != "*").then(|| text.to_lowercase());
         // A resource alone is all of it, its subresources included.
-        Ok(Self { name: part(resource).map(full_name), group: group.and_then(part), subresource: subresource.and_then(part) })
+        Ok(Self {
+            name: part(resource).map(resource::full_name),
+            group: group.and_then(part),
+            subresource: subresource.and_then(part),
+        })
     }
 
     fn is(&self, api: &Api) -> bool {
         let is = |wanted: &Option<String>, text: &str| wanted.as_ref().is_none_or(|wanted| wanted == text);
         is(&self.name, &api.resource) && is(&self.group, &api.group) && is(&self.subresource, &api.subresource)
-    }
-}
-
-/// A resource's name for its short one, or its singular, as kubectl takes them.
-fn full_name(name: String) -> String {
-    let full = SHORT_NAMES.iter().find(|(short, _)| *short == name).map(|(_, full)| *full);
-    match full {
-        Some(full) => full.to_owned(),
-        None if name.ends_with("ss") || name.ends_with("sh") => name + "es",
-        None if name.ends_with("cy") || name.ends_with("ty") => name.trim_end_matches('y').to_owned() + "ies",
-        None if name.ends_with('s') => name,
-        None => name + "s",
     }
 }
 

@@ -1,6 +1,10 @@
 //! From policies as they are written to policies that match, and all that is wrong on the way.
 
+mod requests;
+
 use std::collections::{BTreeMap, BTreeSet};
+
+use requests::Mistake;
 
 use super::{
     ApiMatch, ContainerSelector, ExecMatch, FileMatch, ModeProperty, NamespaceSelector, ProcessMatch, Rule as Written,
@@ -14,32 +18,12 @@ use crate::{
     cel::Condition,
     frame::FileOp,
     problem::{Level, Problem},
-    structure::suggest,
     template::Template,
     yaml::{Node, Value},
 };
 
 /// Lists that policies share, by name.
 pub type Lists = BTreeMap<String, Vec<String>>;
-
-/// The verbs of the API server's own resources.
-const VERBS: [&str; 15] = [
-    "get",
-    "list",
-    "watch",
-    "create",
-    "update",
-    "patch",
-    "delete",
-    "deletecollection",
-    "approve",
-    "bind",
-    "escalate",
-    "impersonate",
-    "post",
-    "put",
-    "head",
-];
 
 /// How many items of a list count.
 const ITEMS_AT_MOST: usize = 20_000;
@@ -356,19 +340,6 @@ impl<'c> Compiler<'c> {
     }
 
     fn api(&mut self, api: &ApiMatch, field: &str) -> Request {
-        for (at, resource) in api.resources.iter().enumerate().filter(|(_, resource)| !resource.starts_with("regex:")) {
-            if let Some((resource, subresource)) = resource.split_once('/') {
-                let text = "the rule can never match: a resource has no `/` in it".to_owned();
-                let help = format!("write `resources: [{resource}]` and `subresources: [{subresource}]`");
-                self.warning(&format!("{field}.resources[{at}]"), text, &help);
-            }
-        }
-        for (at, verb) in api.verbs.iter().enumerate().filter(|(_, verb)| !VERBS.contains(&verb.as_str())) {
-            if let Some(meant) = suggest(verb, &VERBS).filter(|_| !verb.contains(':')) {
-                let text = format!("{verb:?} is none of the usual verbs");
-                self.warning(&format!("{field}.verbs[{at}]"), text, &format!("did you mean `{meant}`?"));
-            }
-        }
         let texts = ApiField::ALL.map(|part| {
             let texts = match part {
                 ApiField::Verb => &api.verbs,
@@ -380,10 +351,30 @@ impl<'c> Compiler<'c> {
                 ApiField::User => &api.users,
                 ApiField::UserGroup => &api.user_groups,
             };
-            (part, self.texts(texts, &format!("{field}.{}", part.name())))
+            let field = format!("{field}.{}", part.name());
+            for (at, text) in texts.iter().enumerate() {
+                self.request_text(part, text, api, &format!("{field}[{at}]"));
+            }
+            (part, self.texts(texts, &field))
         });
+        for (at, range) in api.codes.iter().enumerate() {
+            if let Some(Mistake { what, help }) = requests::of_codes(*range) {
+                self.warning(&format!("{field}.codes[{at}]"), what, &help);
+            }
+        }
         // What is asked for and can't be read is an error already, and no freedom.
         Request { texts: texts.into_iter().filter(|(_, any)| !any.is_empty()).collect(), codes: api.codes.clone() }
+    }
+
+    /// Tells of a text that no request has, or of those in the list that it stands for.
+    fn request_text(&mut self, part: ApiField, text: &str, api: &ApiMatch, field: &str) {
+        let list = text.strip_prefix('$').and_then(|name| self.lists.get(name)).cloned();
+        for text in list.as_deref().unwrap_or(&[text.to_owned()]).iter().take(ITEMS_AT_MOST) {
+            let method = Some(()).filter(|()| part == ApiField::Verb).and_then(|()| requests::of_method(text, &api.resources));
+            if let Some(Mistake { what, help }) = requests::of_text(part, text).or(method) {
+                self.warning(field, what, &help);
+            }
+        }
     }
 
     fn namespaces(&mut self, selector: &NamespaceSelector) -> Names {
@@ -542,7 +533,7 @@ mod tests {
     /// The messages for one policy's rules, and how many rules came of them.
     fn compiled(rules: &str) -> (Vec<String>, usize) {
         let text = format!(
-            "apiVersion: knark.dev/v1alpha1\nkind: TracePolicy\nmetadata: {{name: p}}\nspec: {{lists: {{none: [], some: [/a]}}, rules: [{rules}]}}"
+            "apiVersion: knark.dev/v1alpha1\nkind: TracePolicy\nmetadata: {{name: p}}\nspec: {{lists: {{none: [], some: [/a], kinds: [deployments.apps]}}, rules: [{rules}]}}"
         );
         let parsed = document::parse(&text);
         assert_eq!(parsed.problems, [], "{text}");
@@ -568,6 +559,10 @@ mod tests {
             ("{name: r, exec: {}, except: [{file: {}}]}", "never holds"),
             ("{name: r, api: {resources: [pods/exec]}}", "can never match"),
             ("{name: r, api: {verbs: [delte]}}", "usual verbs"),
+            ("{name: r, api: {verbs: [exec]}}", "it is a subresource"),
+            ("{name: r, api: {resources: [$kinds]}}", "a resource has no group in it"),
+            ("{name: r, api: {codes: [200, 600-700]}}", "HTTP statuses are 100 to 599"),
+            ("{name: r, api: {verbs: [post], resources: [pods]}}", "no request about a resource"),
             ("{name: r, api: {}, where: 'file.path == \"/x\"'}", "no such event has `file.path`"),
             ("{name: r, exec: {}, where: 'api.code == 403'}", "no such event has `api.code`"),
         ] {
