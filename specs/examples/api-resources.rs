@@ -172,7 +172,7 @@ fn pack() -> anyhow::Result<Policies> {
 
 #[cfg(test)]
 mod tests {
-    use knark_specs::policy::Severity;
+    use knark_specs::{event::Api, policy::Severity};
 
     use super::*;
 
@@ -182,19 +182,55 @@ mod tests {
     fn every_request_falls_under_the_rule_that_the_table_says() {
         let pack = pack().unwrap();
         let mut requests = 0;
-        for line in TABLE.lines().filter(|line| !line.starts_with('#')) {
+        for (resource, verb, severity, rule) in table() {
+            let found = resource.only_match(&pack, verb).unwrap();
+            assert_eq!((found.rule.as_str(), found.severity.name()), (rule, severity), "{verb} {resource}");
+            requests += 1;
+        }
+        assert!(requests > 500, "{requests}");
+    }
+
+    /// Resource, verb, severity and rule of each request of the table.
+    fn table() -> impl Iterator<Item = (Resource, &'static str, &'static str, &'static str)> {
+        TABLE.lines().filter(|line| !line.starts_with('#')).flat_map(|line| {
             let [version, scope, name, verbs, severity, rule] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
             let (group, version) = version.split_once('/').unwrap_or(("", version));
             let (name, subresource) = name.split_once('/').unwrap_or((name, ""));
             let [group, version, name, subresource] = [group, version, name, subresource].map(str::to_owned);
             let resource = Resource { group, version, name, subresource, namespaced: scope == "namespaced" };
-            for verb in verbs.split(',') {
-                let found = resource.only_match(&pack, verb).unwrap();
-                assert_eq!((found.rule.as_str(), found.severity.name()), (rule, severity), "{verb} {line}");
-                requests += 1;
+            verbs.split(',').map(move |verb| (resource.clone(), verb, severity, rule))
+        })
+    }
+
+    #[test]
+    fn a_dry_run_is_no_change() {
+        let pack = pack().unwrap();
+        let mut dry = 0;
+        for (resource, verb, _, rule) in table() {
+            let body = if verb.starts_with("delete") { json!({ "json": { "dryRun": ["All"] } }) } else { Value::Null };
+            let asked = json!({ "verb": verb, "subresource": resource.subresource, "query": "dryRun=All", "request_body": body });
+            let is_dry = serde_json::from_value::<Api>(with_texts(asked)).unwrap().asks_for_dry_run();
+            if !is_dry {
+                continue;
             }
+            let want = match rule {
+                "token-review" | "permission-probe" => rule,
+                "secret-change" => "secret-dry-run",
+                _ => "dry-run",
+            };
+            let more = json!({ "code": 200, "query": "dryRun=All", "request_body": body, "dry_run": true });
+            assert_eq!(resource.only(&pack, verb, more).unwrap().rule, want, "{verb} {resource}");
+            dry += 1;
         }
-        assert!(requests > 500, "{requests}");
+        assert!(dry > 200, "{dry}");
+    }
+
+    /// An `Api` with what must be there.
+    fn with_texts(mut api: Value) -> Value {
+        for name in ["stage", "request_id", "group", "version", "resource", "namespace", "name", "path"] {
+            api[name] = json!(if name == "stage" { "complete" } else { "" });
+        }
+        api
     }
 
     #[test]

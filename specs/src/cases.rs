@@ -181,8 +181,11 @@ pub fn event(partial: &Map<String, Value>) -> Result<Event, EventError> {
         "api" => part::<event::Api>(&whole, kind)?,
         _ => part::<event::File>(&whole, kind)?,
     }
-    let event: Event =
+    let mut event: Event =
         serde_json::from_value(whole).map_err(|error| EventError::Value { field: String::new(), problem: error.to_string() })?;
+    if let event::What::Api { api } = &mut event.what {
+        api.dry_run |= api.asks_for_dry_run();
+    }
     let shown =
         serde_json::to_value(&event).map_err(|error| EventError::Value { field: String::new(), problem: error.to_string() })?;
     match unknown(partial, &shown) {

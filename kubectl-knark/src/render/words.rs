@@ -193,7 +193,7 @@ fn of_api(api: &Api, full: bool) -> Detail<'_> {
         (ApiStage::Complete, Some(latency)) => format!("{code} after {latency}"),
         (ApiStage::Complete, None) => code,
     };
-    let dry = api.is_dry_run().then_some("dry run".into());
+    let dry = api.dry_run.then_some("dry run".into());
     let marks = dry.into_iter().chain((!api.truncated.is_empty()).then_some("cut".into())).collect();
     Detail { subjects: vec![Cow::Owned(subject)], is_command: true, tail, marks, ..Detail::default() }
 }

@@ -24,6 +24,7 @@ pub(super) fn of(item: &frame::Api<'_>, received: Option<String>) -> What {
         path: part(),
         query: part(),
         command: Texts::default(),
+        dry_run: false,
         method: optional(item.method),
         user: item.user.as_ref().map(user),
         impersonator: item.impersonator.as_ref().map(user),
@@ -42,6 +43,7 @@ pub(super) fn of(item: &frame::Api<'_>, received: Option<String>) -> What {
     if api.subresource == "exec" {
         api.command = query::pairs(&api.query).filter(|(name, _)| name == "command").map(|(_, word)| word).collect();
     }
+    api.dry_run = api.asks_for_dry_run();
     What::Api { api: Box::new(api) }
 }
 

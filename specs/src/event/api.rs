@@ -40,6 +40,10 @@ pub struct Api {
     /// What an exec is to run, as the query has it.
     #[serde(default, skip_serializing_if = "Texts::is_empty")]
     pub command: Texts,
+    /// Nothing was to be changed (`dryRun=All`). A delete says so in its body, so of that it is known only where bodies are asked
+    /// for; absent otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
     /// The HTTP method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
@@ -113,11 +117,22 @@ pub struct ApiBody {
 }
 
 impl Api {
-    /// Whether nothing was to be changed. `kubectl delete` says so in the body alone.
-    pub fn is_dry_run(&self) -> bool {
-        let body = self.request_body.as_ref().and_then(|body| body.json.as_ref());
-        query::pairs(&self.query).any(|(key, _)| key == "dryRun")
-            || body.and_then(|json| json.get("dryRun")?.as_array()).is_some_and(|stages| !stages.is_empty())
+    /// Whether what was asked for says that nothing is to be changed: [`dry_run`](Self::dry_run) for whoever makes an event. What
+    /// might change something all the same is none.
+    pub fn asks_for_dry_run(&self) -> bool {
+        /// What is done by these is done, whatever the query says.
+        const DONE: [&str; 5] = ["exec", "attach", "portforward", "proxy", "token"];
+        match self.verb.as_str() {
+            _ if DONE.contains(&self.subresource.as_str()) => false,
+            "create" | "update" | "patch" => query::pairs(&self.query).any(|(key, value)| key == "dryRun" && value == "All"),
+            // Where there is a body, the API server doesn't look at the query.
+            "delete" | "deletecollection" => {
+                let body = self.request_body.as_ref().filter(|body| body.truncated_from.is_none());
+                let stages = body.and_then(|body| body.json.as_ref()?.get("dryRun")?.as_array());
+                stages.is_some_and(|stages| !stages.is_empty() && stages.iter().all(|stage| stage == "All"))
+            }
+            _ => false,
+        }
     }
 
     /// [`latency_ns`](Self::latency_ns) as people read it, to the microsecond or, of seconds and more, the millisecond: `1ms 954us`.
@@ -177,4 +192,37 @@ fn json_bytes(value: &Value) -> usize {
         }
     };
     size_of::<Value>() + below
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_changes_nothing_is_a_dry_run() {
+        let body = |json: Value, truncated_from| Some(ApiBody { json: Some(json), truncated_from, ..ApiBody::default() });
+        let all = || json!({ "dryRun": ["All"] });
+        for (verb, subresource, query, request_body, want) in [
+            ("create", "", "fieldManager=k&dryRun=All", None, true),
+            ("patch", "scale", "dryRun=%41ll", None, true),
+            ("update", "", "", None, false),
+            ("create", "", "x=dryRun=All&dryRun=", None, false),
+            // The API server asks the body alone here, if there is one.
+            ("delete", "", "dryRun=All", None, false),
+            ("delete", "", "dryRun=All", body(json!({ "propagationPolicy": "Background" }), None), false),
+            ("delete", "", "", body(all(), None), true),
+            ("deletecollection", "", "", body(json!({ "dryRun": [] }), None), false),
+            // What is missing may say otherwise.
+            ("delete", "", "", body(all(), Some(1 << 20)), false),
+            ("create", "exec", "dryRun=All", None, false),
+            ("create", "token", "dryRun=All", None, false),
+            ("get", "", "dryRun=All", None, false),
+        ] {
+            let [verb, subresource, query] = [verb, subresource, query].map(str::to_owned);
+            let api = Api { verb, subresource, query, request_body, ..Api::default() };
+            assert_eq!(api.asks_for_dry_run(), want, "{api:?}");
+        }
+    }
 }

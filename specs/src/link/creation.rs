@@ -71,7 +71,7 @@ impl Creation {
             _ => return None,
         };
         let has_failed = api.code.is_some_and(|code| !(200..300).contains(&code));
-        let is_trial = api.is_dry_run();
+        let is_trial = api.dry_run;
         let cause = Cause::of(api);
         // What a kubelet creates mirrors a pod that runs already.
         if api.stage != ApiStage::Complete || has_failed || is_trial || cause.user.starts_with("system:node:") {

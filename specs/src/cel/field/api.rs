@@ -20,6 +20,7 @@ pub(super) fn of_api<'e>(api: &'e Api, name: &str) -> Option<Field<'e>> {
         "path" => text(&api.path),
         "query" => text(&api.query),
         "command" => (!api.command.is_empty()).then_some(Field::List(List::Texts(&api.command))),
+        "dry_run" => Some(Field::Bool(api.dry_run)),
         "method" => optional(api.method.as_ref()),
         "user" => api.user.as_ref().map(|user| Field::Object(Object::ApiUser(user))),
         "impersonator" => api.impersonator.as_ref().map(|user| Field::Object(Object::ApiUser(user))),
