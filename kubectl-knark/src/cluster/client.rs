@@ -5,17 +5,18 @@ use std::time::Duration;
 use clap_complete::ArgValueCompleter;
 use kube::{
     Client, Config,
-    client::ClientBuilder,
+    client::{Body, ClientBuilder},
     config::{
         AuthInfo, Cluster as ClusterEntry, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedCluster, NamedContext,
     },
 };
-use tower::timeout::TimeoutLayer;
+use tower::{timeout::TimeoutLayer, util::MapRequestLayer};
 
 use super::{
     complete,
     error::{ApiError, ConnectError},
     kubeconfig,
+    own::OwnRequests,
 };
 
 /// How long a connection may take to come about. Short, so that a cut one is taken up again while the tracer still waits.
@@ -75,6 +76,9 @@ pub struct ConnectionFlags {
     /// File with the client certificate's key
     #[arg(long, global = true, value_name = "FILE")]
     pub client_key: Option<String>,
+    /// What was asked of any cluster by these flags.
+    #[arg(skip)]
+    pub own: OwnRequests,
 }
 
 /// A cluster that can be spoken to.
@@ -112,7 +116,9 @@ impl ConnectionFlags {
             kube::Error::Auth(error) => ConnectError::Credentials { server: server.clone(), command, error },
             error => ConnectError::Client { server: server.clone(), error: Box::new(error) },
         };
-        let builder = ClientBuilder::try_from(config).map_err(failed)?;
+        let own = self.own.clone();
+        let marked = MapRequestLayer::new(move |request: http::Request<Body>| own.mark(request));
+        let builder = ClientBuilder::try_from(config).map_err(failed)?.with_layer(&marked);
         // Only until the answer begins: what an exec stream or a watch carries afterwards has no limit.
         let client = match self.limit() {
             Some(limit) => builder.with_layer(&TimeoutLayer::new(limit)).build(),

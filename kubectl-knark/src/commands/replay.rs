@@ -12,6 +12,7 @@ use knark_specs::{frame::Up, packet::Recorded};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    cluster::OwnRequests,
     exit::{Exit, UsageError},
     filter::{Filter, Kind},
     pipeline::{
@@ -67,7 +68,8 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
     let reader = tokio::task::spawn_blocking(move || play(recording, &sink, &stopped));
 
     let set = policies::required(&args.policies, None).await?;
-    let alerts = set.map(|set| Alerts::new(watch::channel(Arc::new(set.policies)).1, Labels::default()));
+    let policies = set.map(|set| watch::channel(Arc::new(set.policies)).1);
+    let alerts = policies.map(|policies| Alerts::new(policies, Labels::default(), OwnRequests::default()));
 
     // The first word tells where the recording was made.
     let first = tokio::select! {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use knark_specs::{
     alert::Match,
-    event::Event,
+    event::{Event, What},
     policy::{
         Severity,
         begun::Begun,
@@ -12,6 +12,8 @@ use knark_specs::{
     },
 };
 use tokio::sync::watch;
+
+use crate::cluster::OwnRequests;
 
 /// Labels of nodes and namespaces by name, as they were when the trace began.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +39,7 @@ impl Surroundings for Labels {
 pub struct Alerts {
     policies: watch::Receiver<Arc<Policies>>,
     labels: Labels,
+    own: OwnRequests,
     begun: Begun,
     /// Matches so far.
     matches: BTreeMap<Severity, u64>,
@@ -45,13 +48,16 @@ pub struct Alerts {
 }
 
 impl Alerts {
-    /// Policies that may change while the trace runs.
-    pub fn new(policies: watch::Receiver<Arc<Policies>>, labels: Labels) -> Self {
-        Self { policies, labels, begun: Begun::default(), matches: BTreeMap::new(), failures: BTreeMap::new() }
+    /// Policies that may change while the trace runs. No rule matches its own requests.
+    pub fn new(policies: watch::Receiver<Arc<Policies>>, labels: Labels, own: OwnRequests) -> Self {
+        Self { policies, labels, own, begun: Begun::default(), matches: BTreeMap::new(), failures: BTreeMap::new() }
     }
 
     /// The rules that an event matches, and that its request hasn't matched before. `warn` is told of a rule that can't be evaluated, the first time.
     pub fn of(&mut self, event: &Event, mut warn: impl FnMut(&str)) -> Vec<Match> {
+        if matches!(&event.what, What::Api { api } if self.own.include(api)) {
+            return Vec::new();
+        }
         let policies = Arc::clone(&self.policies.borrow());
         let mut failures = Vec::new();
         let mut matches = policies.matches(event, &self.labels, |failure| failures.push(failure));
@@ -117,7 +123,22 @@ mod tests {
         let set = Set::of(vec![Source { name: "p".into(), text }]);
         assert_eq!(set.problems, []);
         let policies: Arc<Policies> = Arc::new(set.policies);
-        Alerts::new(watch::channel(policies).1, Labels::default())
+        Alerts::new(watch::channel(policies).1, Labels::default(), OwnRequests::default())
+    }
+
+    #[test]
+    fn what_the_trace_asks_for_itself_is_no_news() {
+        let mut alerts = alerts("{name: r, api: {subresources: [exec]}}");
+        let uri = "/api/v1/namespaces/kube-system/pods/knark-1/exec?command=knark-tracer";
+        let request = alerts.own.mark(http::Request::get(uri).body(()).unwrap());
+        let mut event = |audit_id: &str, path: &str| {
+            let (path, query) = path.split_once('?').unwrap();
+            let api = json!({ "request_id": audit_id, "stage": "started", "subresource": "exec", "path": path, "query": query,
+                "audit_id": audit_id });
+            alerts.of(&cases::event(json!({ "api": api }).as_object().unwrap()).unwrap(), |_| {}).len()
+        };
+        let own = request.headers()["audit-id"].to_str().unwrap();
+        assert_eq!((event(own, uri), event("another", uri)), (0, 1));
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl Args {
         if self.rules.watch {
             tokio::spawn(policies::follow(self.policies.clone(), cluster, before, changed, sink));
         }
-        Alerts::new(policies, labels)
+        Alerts::new(policies, labels, self.connection.own.clone())
     }
 
     /// Which events are wanted. Policies that may change can't be decided upon in the kernel.
