@@ -240,6 +240,29 @@ knark-1    10      1         2     7  2 ring, 5 stream
 }
 
 #[test]
+fn a_match_is_told_by_the_status_as_of_a_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = |path: &str| {
+        let file = folder.path().join("policy.yaml");
+        let text = "apiVersion: knark.dev/v1alpha1\nkind: TracePolicy\nmetadata: {name: p}\nspec:\n  rules:\n";
+        std::fs::write(&file, format!("{text}  - {{name: r, file: {{paths: [{path}]}}}}\n")).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    for (path, flag, status) in
+        [("/etc/passwd", Some("--fail-on-match"), 4), ("/etc/passwd", None, 0), ("/nowhere", Some("--fail-on-match"), 0)]
+    {
+        let policy = policy(path);
+        let args: Vec<_> = ["-f", &policy].into_iter().chain(flag).collect();
+        let output = replay(one_of_each(), &args);
+        assert_eq!(output.status.code(), Some(status), "{path} {flag:?}: {}", seen(&output));
+    }
+    // What was lost weighs more, as in a trace.
+    let last = Status { seen: 10, filtered: 2, sent: 6, lost: vec![(Stage::Ring, 2)], ..Status::default() };
+    let lossy = Builder::default().node(0, "knark-1").items(0, &[Item::Process(PROCESS), Item::File(FILE)]).bye(0, last);
+    assert_eq!(replay(lossy, &["-f", &policy("/etc/passwd"), "--fail-on-match"]).status.code(), Some(3));
+}
+
+#[test]
 fn a_truncated_recording_shows_what_is_intact() {
     let whole = one_of_each().bytes();
     let folder = tempfile::tempdir().unwrap();

@@ -36,7 +36,13 @@ use crate::{
   kubectl knark replay rec.knark --on exec -n prod --pod web -o json
 
   # From standard input
-  xz -dc rec.knark.xz | kubectl knark replay -")]
+  xz -dc rec.knark.xz | kubectl knark replay -
+
+  # Whether a policy would have had anything to say
+  kubectl knark replay rec.knark -f policies/ --fail-on-match
+
+Exit status: 0 done, 1 failed, 2 wrong usage or a policy that can't be used, 3 events were lost, 4 a rule matched \
+(--fail-on-match), 130 interrupted.")]
 pub struct Args {
     /// The recording; - is standard input
     #[arg(value_name = "FILE")]
@@ -50,11 +56,17 @@ pub struct Args {
     filter: Filter,
     #[command(flatten)]
     policies: PolicyFlags,
+    /// Exit with status 4 if a rule matched
+    #[arg(long, help_heading = "Policies")]
+    fail_on_match: bool,
 }
 
 /// Shows the recording.
 pub async fn run(args: Args) -> anyhow::Result<Exit> {
     args.output.check()?;
+    if args.fail_on_match && !args.policies.is_given() {
+        return Err(UsageError::because("--fail-on-match is about policies: name some by -f or --pack"));
+    }
     let doing = || format!("replaying {}", args.file.display());
     let from: Box<dyn Read + Send> =
         if args.file.as_os_str() == "-" { Box::new(io::stdin()) } else { Box::new(File::open(&args.file).with_context(doing)?) };
@@ -85,7 +97,7 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
         screen,
         filter: args.filter.clone(),
         alerts,
-        fail_on_match: false,
+        fail_on_match: args.fail_on_match,
         max_events: args.max_events,
         duration: None,
         recorder: None,
