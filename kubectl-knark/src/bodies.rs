@@ -2,6 +2,11 @@
 
 use knark_specs::frame::{BODY_BYTES_AT_MOST, Bodies};
 
+use crate::exit::UsageError;
+
+/// So many bytes of a body are shown, if the user doesn't say.
+const BODY_BYTES: u32 = 64 << 10;
+
 /// How bodies are wanted.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Requests to the Kubernetes API")]
@@ -11,18 +16,33 @@ pub struct BodyFlags {
     /// What gives access is taken out before it leaves the node. Of an audit log, what its audit policy has put there.
     #[arg(long)]
     pub bodies: bool,
-    /// Show so much of each body, in bytes, such as 4096 or 16Ki; at most 1Mi
-    #[arg(long, value_name = "SIZE", default_value = "64Ki", requires = "bodies", value_parser = limit)]
-    pub body_limit: u32,
+    /// Show so much of each body, in bytes, such as 4096 or 16Ki; 64Ki if not given, at most 1Mi
+    #[arg(long, value_name = "SIZE", value_parser = limit)]
+    body_limit: Option<u32>,
     /// Show bodies as they are, with all that gives access: data of Secrets, tokens. Recordings have it then, too
-    #[arg(long, requires = "bodies")]
-    pub show_secrets: bool,
+    #[arg(long)]
+    show_secrets: bool,
 }
 
 impl BodyFlags {
+    /// Whether they can be meant as they stand.
+    ///
+    /// # Errors
+    /// They say how to show bodies, and not to show them, which is a matter of usage.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let how = [(self.show_secrets, "--show-secrets"), (self.body_limit.is_some(), "--body-limit")];
+        match how.into_iter().find(|(given, _)| *given && !self.bodies) {
+            Some((_, flag)) => {
+                Err(UsageError::because(format!("{flag} says how bodies are shown, and they are not asked for: add --bodies")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// What is wanted; none: no bodies.
     pub fn wanted(&self) -> Option<Bodies> {
-        self.bodies.then_some(Bodies { limit: self.body_limit, show_secrets: self.show_secrets })
+        let limit = self.body_limit.unwrap_or(BODY_BYTES);
+        self.bodies.then_some(Bodies { limit, show_secrets: self.show_secrets })
     }
 }
 

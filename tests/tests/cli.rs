@@ -32,7 +32,13 @@ fn wrong_usage_is_status_2_and_says_why() {
         (&["trace", "--no-such-flag"], "unexpected argument '--no-such-flag'"),
         (&["trace", "cronjob/x"], "cronjob"),
         (&["trace", "-l", "a b"], "a b"),
+        (
+            &["trace", "--on", "api", "--show-secrets"],
+            "error: --show-secrets says how bodies are shown, and they are not asked for: add --bodies\n",
+        ),
+        (&["trace", "--local", "--body-limit", "1Ki"], "error: --body-limit says how bodies are shown"),
         (&["replay"], "<FILE>"),
+        (&["replay", "-", "--fail-on-match"], "--fail-on-match is about policies"),
         (&["schema", "policies"], "invalid value 'policies'"),
         (&["schema", "event", "--crd"], "schema policy --crd"),
         (&["no-such-command"], "unrecognized subcommand"),

@@ -145,6 +145,7 @@ struct HostFlags {
 /// Traces.
 pub async fn run(args: Args) -> anyhow::Result<Exit> {
     args.output.check()?;
+    args.bodies.check()?;
     let (quit, mut signals) = signals::listen_and_send()?;
     let logs = args.audit_logs()?;
     let recorder = args.record.as_deref().map(Recorder::create).transpose()?;
