@@ -13,7 +13,7 @@ use knark_tests::{
     api_server::{ApiServer, other_versions},
     cluster::{PATIENCE, Trace},
     load,
-    program::{plugin, tracer},
+    program::{plugin, seen, tracer},
     soak::{attach_and_detach, compare},
 };
 use serde_json::{Value, json};
@@ -287,4 +287,28 @@ fn a_program_of_that_name_alone_is_refused() {
     other.kill().unwrap();
     other.wait().unwrap();
     trace.interrupt();
+}
+
+#[test]
+fn a_target_that_is_not_there_is_refused_where_only_requests_are_traced() {
+    let server = ApiServer::start();
+    server.admin(["create", "deployment", "web", "--image=i"]);
+    for (target, words) in [
+        ("pod/nope", "no pod \"nope\" in namespace \"default\""),
+        ("deploy/nope", "no deployments.apps \"nope\" in namespace \"default\""),
+        // One that is there goes on to look for the API server's node, and this cluster has none.
+        ("deploy/web", "no node of this cluster is known to run an API server"),
+    ] {
+        let mut plugin = plugin();
+        plugin.args(["trace", target, "--on", "api", "--insecure-skip-tls-verify", "--token=admin-token", "--server"]);
+        let output = plugin.arg(server.url()).env("KUBECONFIG", "/nonexistent/kubeconfig").output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", seen(&output));
+        assert!(String::from_utf8_lossy(&output.stderr).contains(words), "{target}: {}", seen(&output));
+    }
+    // By these ids a trace knows what it asked for itself.
+    let audit = server.audit();
+    let is_id = |line: &&Value| line["auditID"].as_str().is_some_and(|id| id.len() == 32 && !id.contains('-'));
+    let own: Vec<_> = audit.iter().filter(is_id).filter_map(|line| line["requestURI"].as_str()).collect();
+    assert!(own.iter().any(|uri| uri.ends_with("/deployments/nope")), "{own:?}");
+    assert!(audit.iter().filter(is_id).all(|line| !line["userAgent"].as_str().unwrap_or_default().starts_with("kubectl/")));
 }

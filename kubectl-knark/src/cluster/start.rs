@@ -112,7 +112,7 @@ pub async fn start(
     let chosen = chosen || matches!(asked, Asked::Nodes(_));
     let find = async {
         match by_policies {
-            _ if only_api && !chosen => Ok(Found::nothing()),
+            _ if only_api && !chosen => check_target(&cluster, asked, &request.target.containers).await,
             Some(_) if request.watch => find_everything(&cluster).await,
             Some(policies) => find_covered(&cluster, policies).await,
             None => find(&cluster, asked, &request.target.containers).await,
@@ -279,6 +279,35 @@ async fn find_nodes(cluster: &Cluster, names: Vec<String>) -> Result<Found> {
     Ok(Found { target: frame::Target::Everything, watches, nodes, follow: false, warnings })
 }
 
+/// Requests alone are traced: those of the whole cluster, so that no pod is wanted. A target that isn't there is a mistake all
+/// the same.
+async fn check_target(cluster: &Cluster, asked: Asked, containers: &[String]) -> Result<Found> {
+    let mut found = Found::nothing();
+    if let Asked::Pods { rules, all_namespaces, .. } = asked
+        && (rules != [Rule::All] || !containers.is_empty())
+    {
+        list_pods(cluster, rules, all_namespaces, containers).await?;
+        let text = "a target chooses among processes and files, and only requests are traced: those about anything are shown; \
+                    --api-namespace, --resource and --api-name choose among them";
+        found.warnings.push(text.to_owned());
+    }
+    Ok(found)
+}
+
+/// The pods that targets mean; those that are named must be there.
+async fn list_pods(cluster: &Cluster, rules: Vec<Rule>, all_namespaces: bool, containers: &[String]) -> Result<(Pods, Vec<Pod>)> {
+    let namespace = (!all_namespaces).then(|| cluster.namespace.clone());
+    let wanted = resolve::matchers(cluster, rules).await?;
+    let pods =
+        Pods::list(cluster, Scope { namespace, node: None, wanted: wanted.clone(), containers: containers.to_vec() }).await?;
+    let now = pods.wanted();
+    resolve::check_pods(cluster, &wanted, containers, &now).await?;
+    if now.is_empty() && !all_namespaces {
+        resolve::check_namespace(cluster).await?;
+    }
+    Ok((pods, now))
+}
+
 async fn find_pods(
     cluster: &Cluster,
     rules: Vec<Rule>,
@@ -288,17 +317,10 @@ async fn find_pods(
 ) -> Result<Found> {
     let everywhere = all_namespaces && rules == [Rule::All];
     let namespace = (!all_namespaces).then(|| cluster.namespace.clone());
-    let wanted = resolve::matchers(cluster, rules).await?;
-    let scope = Scope { namespace: namespace.clone(), node: None, wanted: wanted.clone(), containers: containers.to_vec() };
-    let pods = Pods::list(cluster, scope).await?;
-    let now = pods.wanted();
-    resolve::check_pods(cluster, &wanted, containers, &now).await?;
+    let (pods, now) = list_pods(cluster, rules, all_namespaces, containers).await?;
 
     let mut warnings = Vec::new();
     if now.is_empty() {
-        if !all_namespaces {
-            resolve::check_namespace(cluster).await?;
-        }
         warnings.push("no pod matches yet: waiting for one to start (Ctrl-C ends the trace)".to_owned());
     }
     let follow = choice.is_none();
