@@ -17,7 +17,7 @@ pub enum Exit {
     Lost,
     /// It did what was asked, and a rule matched (`--fail-on-match`).
     Matched,
-    /// It was interrupted before there was anything to show.
+    /// It was interrupted before there was anything to show, or again before its end was complete.
     Interrupted,
 }
 

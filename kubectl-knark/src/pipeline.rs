@@ -89,8 +89,8 @@ pub async fn run(
         tokio::select! {
             biased;
             Some(()) = signals.recv() => {
-                flow.interrupted |= flow.began.is_none();
                 hurry = *stop.borrow();
+                flow.interrupted |= hurry || flow.began.is_none();
                 flow.over = true;
                 if let Some(screen) = &flow.options.screen {
                     screen.board().leave();
@@ -173,6 +173,7 @@ impl Ended {
             () = given_up => {
                 let why = "the last events were not all written to standard output: its reader did not take them in time";
                 flow.progress.warn(why);
+                flow.interrupted = true;
                 flow.conclude()?
             }
             written = written => {

@@ -5,7 +5,9 @@ use knark_specs::{
     frame::{self, Batch, Hello, Item, Probe, Up},
 };
 
-use super::{Options, Requests, flow::Flow, output::CHUNK};
+use tokio::sync::{mpsc, watch};
+
+use super::{Options, Requests, flow::Flow, output::CHUNK, run};
 use crate::{filter::Filter, render::OutputFlags, source::Input};
 
 /// An event whose time is all that matters.
@@ -140,4 +142,23 @@ fn a_trace_of_requests_that_sees_no_api_server_is_in_vain() {
         flow.take(Input::Up { node: 0, message: Up::Hello(hello(probes.clone())) });
         assert_eq!((flow.failed, flow.over), (failed, failed), "{requests:?} {probes:?}");
     }
+}
+
+#[tokio::test]
+async fn a_second_signal_interrupts() {
+    let (sink, inputs) = mpsc::channel(1);
+    let (signal, mut signals) = mpsc::channel(4);
+    let (stop, _) = watch::channel(false);
+    sink.send(Input::Up { node: 0, message: Up::Hello(hello(Vec::new())) }).await.unwrap();
+    let run = run(None, inputs, &stop, &mut signals, options(Requests::Unwanted));
+    let signalling = async {
+        // There is room again once the Hello was heard.
+        drop(sink.reserve().await.unwrap());
+        // The first asks the tracers to end.
+        signal.send(()).await.unwrap();
+        stop.subscribe().wait_for(|stop| *stop).await.unwrap();
+        signal.send(()).await.unwrap();
+    };
+    let (ended, ()) = tokio::join!(run, signalling);
+    assert_eq!(ended.unwrap().finish(&mut signals).await.unwrap(), crate::exit::Exit::Interrupted);
 }
