@@ -45,6 +45,8 @@ pub struct Scene<'a> {
     pub pods: &'a [&'a Pod],
     /// Events are shown for the rules that they match.
     pub policies: bool,
+    /// All events are requests: that they are, and who served them, goes without saying.
+    pub requests: bool,
 }
 
 /// `-o`
@@ -119,7 +121,6 @@ impl OutputFlags {
             header: !self.no_headers,
             colour: colours_stdout(),
             many_namespaces: self.many_namespaces,
-            requests: false,
         }
     }
 }

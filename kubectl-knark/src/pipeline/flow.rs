@@ -14,7 +14,7 @@ use knark_specs::{
 };
 
 use super::{Options, Requests, merge::Merge, node::Node, output::CHUNK, progress::Progress, summary};
-use crate::{record::Recorder, render::Scene, source::Input};
+use crate::{filter::Kind, record::Recorder, render::Scene, source::Input};
 
 /// What is known of pods takes this much memory at most, in bytes.
 const PODS: usize = 64 << 20;
@@ -54,7 +54,9 @@ pub struct Flow {
     links: Links,
     /// An API server is traced.
     sees_requests: bool,
-    /// A signal came before the first node streamed.
+    /// A node tells of requests, and none of anything else.
+    only_requests: Option<bool>,
+    /// A signal came before the first node streamed, or one more before the end was complete.
     pub interrupted: bool,
 }
 
@@ -89,6 +91,7 @@ impl Flow {
             crowded: false,
             links: Links::default(),
             sees_requests: false,
+            only_requests: None,
             interrupted: false,
         }
     }
@@ -244,6 +247,10 @@ impl Flow {
         if self.options.requests != Requests::Unwanted || self.options.complete && tells_requests {
             self.merge.sort(number as usize);
         }
+        let tells_others = hello.probes.iter().any(|probe| matches!(probe.serves.as_str(), "exec" | "file" | "exit"));
+        if tells_requests || tells_others {
+            self.only_requests = Some(!tells_others && self.only_requests != Some(false));
+        }
         for probe in hello.probes.iter().filter(|_| !again) {
             if let Some(why) = &probe.missing {
                 let missed = match probe.serves.as_str() {
@@ -393,6 +400,7 @@ impl Flow {
                 nodes: self.nodes.len(),
                 pods: &pods,
                 policies: self.options.alerts.is_some(),
+                requests: self.only_requests == Some(true) || self.options.filter.on == [Kind::Api],
             };
             self.options.render.begin(&scene, &mut self.out);
         }

@@ -1,4 +1,7 @@
 //! `-o table` and `-o wide`: a line per event, in columns that are fixed when the first line is written.
+//!
+//! Columns that tell of any event come first. Those that tell of processes a request has nothing to say in: its line goes on
+//! as a sentence where they would begin, but in a wide table, whose columns programs may count.
 
 use std::{borrow::Cow, io};
 
@@ -14,15 +17,25 @@ use super::{
     shorten,
     style::{self, DIM, PLAIN, RED, RESET, Style},
     times::LocalTime,
-    words,
+    words::{self, Extent},
 };
 
 /// Between two columns.
 const GAP: usize = 2;
 /// Less than this is no use for paths: on a narrower terminal lines wrap.
 const LEAST_DETAIL: usize = 16;
+/// So much of what was done stays beside what is remarked on it.
+const LEAST_SUBJECT: usize = 12;
+/// So much of a user's name does.
+const LEAST_NAME: usize = 8;
 /// A terminal that has no room for who did it beside what was done.
 const NARROW: usize = 60;
+/// A terminal that has room for all that can be told at a glance.
+const COMFORTABLE: usize = 100;
+/// From here on there is room for more about an execution or a file.
+const MORE: usize = 60;
+/// The same for a request, whose line has more to say.
+const MORE_OF_REQUEST: usize = 90;
 
 /// What the table must fit.
 #[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
@@ -38,8 +51,6 @@ pub struct Layout {
     pub colour: bool,
     /// Whether the pod alone doesn't say enough.
     pub many_namespaces: bool,
-    /// Whether all events are requests: who served them, and that they are requests, goes without saying.
-    pub requests: bool,
 }
 
 /// What a line is written to, piece by piece.
@@ -70,6 +81,8 @@ impl Pieces for Ansi<'_> {
 pub struct Table {
     layout: Layout,
     columns: Vec<(Column, usize)>,
+    /// How many of these tell of any event, requests included.
+    common: usize,
     /// Columns left for the detail; `None`: any number.
     detail: Option<usize>,
     many_nodes: bool,
@@ -100,7 +113,7 @@ enum Column {
 impl Table {
     /// A table that lays out its columns when it begins.
     pub fn new(layout: Layout) -> Self {
-        Self { layout, columns: Vec::new(), detail: None, many_nodes: false, times: LocalTime::default() }
+        Self { layout, columns: Vec::new(), common: 0, detail: None, many_nodes: false, times: LocalTime::default() }
     }
 
     /// Fits the columns to the scene and the width.
@@ -138,26 +151,29 @@ impl Table {
             add(Result, 6, true);
             add(Severity, 8, scene.policies);
             add(Rule, 30, scene.policies);
-        } else if self.layout.requests || room < NARROW {
-            add(Time, 8, room < 100);
-            add(Milliseconds, 12, room >= 100);
-            add(Operation, 10, !scene.policies && !self.layout.requests);
-            add(Severity, 8, scene.policies);
-            add(Rule, 24, scene.policies && room >= 100);
         } else {
-            add(Time, 8, room < 100);
-            add(Milliseconds, 12, room >= 100);
-            add(Node, 12, room >= 130 && !local && scene.nodes > 1);
-            add(Column::Pod, pod(if room < 100 { 16 } else { 28 }), !local);
-            add(Container, 12, room >= 140);
-            add(Pid, 7, room >= if local { 100 } else { 110 });
-            add(Uid, 5, room >= if local { 120 } else { 160 });
-            add(ProcessAndPid, 18, room < 100 && local);
-            add(Process, if room < 100 { 10 } else { 15 }, room >= 100 || !local && !scene.policies);
-            add(Operation, 10, !scene.policies || room >= 130);
+            let comfortable = room >= COMFORTABLE;
+            let who = !scene.requests && room >= NARROW;
+            let pods = who && !local;
+            add(Time, 8, !comfortable);
+            add(Milliseconds, 12, comfortable);
             add(Severity, 8, scene.policies);
-            add(Rule, if room < 100 { 16 } else { 24 }, scene.policies);
+            add(Rule, 24, scene.policies && comfortable);
+            add(Node, 12, pods && room >= 130 && scene.nodes > 1);
+            add(Column::Pod, pod(if comfortable { 28 } else { 16 }), pods);
+            add(Container, 12, who && room >= 140);
+            add(Pid, 7, who && room >= if local { COMFORTABLE } else { 110 });
+            add(Uid, 5, who && room >= if local { 120 } else { 160 });
+            add(ProcessAndPid, 18, who && local && !comfortable);
+            // Where no number follows its name: at the end, where the command line of an execution takes its room.
+            let last = pods && room < 110 && !scene.policies;
+            add(Process, 15, who && comfortable && !last);
+            add(Operation, 10, !scene.requests && (!scene.policies || room >= 130));
+            add(Process, if comfortable { 15 } else { 10 }, last);
         }
+        let is_common = |(column, _): &(Column, usize)| matches!(column, Time | Milliseconds | Severity | Rule);
+        self.common =
+            if self.layout.wide { columns.len() } else { columns.iter().take_while(|column| is_common(column)).count() };
         let taken: usize = columns.iter().map(|(_, width)| width + GAP).sum();
         self.detail = self.layout.width.map(|width| width.saturating_sub(taken).max(LEAST_DETAIL));
         self.columns = columns;
@@ -215,25 +231,39 @@ impl Table {
         }
     }
 
-    fn put_detail(&self, event: &Event, out: &mut impl Pieces) {
-        let detail = words::detail(event, self.detail.is_none_or(|room| room >= 60));
-        let mut marks = if detail.marks.is_empty() { String::new() } else { format!(" ({})", detail.marks.join(", ")) };
+    /// How many of the columns an event's line has; what it has to say takes the room of the others.
+    fn columns_of(&self, event: &Event) -> usize {
+        let all = self.columns.len();
+        match (&event.what, self.columns.last()) {
+            (What::Api { .. }, _) => self.common,
+            // Its command line stands for the process's name.
+            (What::Exec { .. }, Some((Column::Process, _))) if !self.layout.wide => all - 1,
+            _ => all,
+        }
+    }
+
+    fn put_detail(&self, event: &Event, room: Option<usize>, out: &mut impl Pieces) {
+        let more = if matches!(event.what, What::Api { .. }) { MORE_OF_REQUEST } else { MORE };
+        let extent = match room {
+            _ if self.layout.wide => Extent::Whole,
+            Some(room) if room < more => Extent::Brief,
+            _ => Extent::Usual,
+        };
+        let detail = words::detail(event, extent);
         // A wide table has a column for it.
         let error = detail.error.filter(|_| !self.layout.wide).map(|error| format!(" {error}")).unwrap_or_default();
-        let subjects = match self.detail {
-            Some(room) => {
-                let room = room.saturating_sub(shorten::width(&detail.tail) + shorten::width(&error)).max(LEAST_DETAIL / 2);
-                // What was done says more than what is remarked on it.
-                let subjects: usize = detail.subjects.iter().map(|subject| shorten::width(subject)).sum();
-                let left = room.saturating_sub(subjects.min(LEAST_DETAIL));
-                if shorten::width(&marks) > left {
-                    marks = shorten::end(&marks, left).into_owned();
-                }
-                fit(&detail, room.saturating_sub(shorten::width(&marks)))
-            }
-            None => detail.subjects.join(" → "),
-        };
-        out.put(&subjects, PLAIN);
+        let (mut subject, mut exe) = (detail.subject(), detail.exe.as_deref().map(|exe| format!(" [{exe}]")).unwrap_or_default());
+        let mut marks = detail.remarks();
+        if let Some(room) = room {
+            let room = room.saturating_sub(shorten::width(&detail.tail) + shorten::width(&error)).max(LEAST_DETAIL / 2);
+            // What was done says more than what is remarked on it, and whose shell it is more than which program that was.
+            let left = room.saturating_sub(shorten::width(&subject).min(LEAST_SUBJECT));
+            marks = enclosed(marks, left);
+            exe = enclosed(exe, left.saturating_sub(shorten::width(&marks)).max(LEAST_ENCLOSED));
+            subject = fit(&detail, room.saturating_sub(shorten::width(&marks) + shorten::width(&exe)));
+        }
+        out.put(&subject, PLAIN);
+        out.put(&exe, PLAIN);
         out.put(&detail.tail, PLAIN);
         out.put(&error, RED);
         out.put(&marks, DIM);
@@ -277,7 +307,8 @@ impl Table {
 
     /// An event, and why it is worth showing.
     pub fn line(&mut self, event: &Event, matched: Option<&Match>, out: &mut impl Pieces) {
-        for at in 0..self.columns.len() {
+        let columns = self.columns_of(event);
+        for at in 0..columns {
             let (column, width) = self.columns[at];
             let text = self.text(column, event, matched);
             let text = match (self.layout.width, column) {
@@ -295,13 +326,26 @@ impl Table {
             };
             put_padded(&text, width, style, out);
         }
+        let spared = &self.columns[columns..];
+        let mut room = self.detail.map(|room| room + spared.iter().map(|(_, width)| width + GAP).sum::<usize>());
         match matched.filter(|matched| !matched.message.is_empty()) {
             Some(matched) => {
                 let message = cell(&matched.message);
-                let message = self.detail.map_or(Cow::Borrowed(&*message), |room| shorten::end(&message, room));
+                let message = room.map_or(Cow::Borrowed(&*message), |room| shorten::end(&message, room));
                 out.put(&message, PLAIN);
+                if self.layout.wide {
+                    out.put(&words::detail(event, Extent::Whole).remarks(), DIM);
+                }
             }
-            None => self.put_detail(event, out),
+            None => {
+                // Among events of other kinds it is to be told what this is.
+                if spared.iter().any(|(column, _)| *column == Column::Operation) {
+                    let kind = words::operation(event);
+                    put_padded(kind, kind.len(), style::of(event), out);
+                    room = room.map(|room| room.saturating_sub(kind.len() + GAP));
+                }
+                self.put_detail(event, room, out);
+            }
         }
     }
 }
@@ -340,8 +384,28 @@ fn put_padded(text: &str, width: usize, style: Style, out: &mut impl Pieces) {
     }
 }
 
-/// The subjects in so many columns.
+/// What is left at least of what is enclosed: ` […]`.
+const LEAST_ENCLOSED: usize = 4;
+
+/// What stands in parentheses or brackets, cut within them; nothing where not even its cut would show.
+fn enclosed(text: String, room: usize) -> String {
+    if shorten::width(&text) <= room {
+        return text;
+    }
+    let (Some(bracket), true) = (text.chars().next_back(), room >= LEAST_ENCLOSED) else { return String::new() };
+    let inside = &text[..text.len() - bracket.len_utf8()];
+    format!("{}{bracket}", shorten::end(inside, room - 1))
+}
+
+/// The subjects, and who did it, in so many columns.
 fn fit(detail: &words::Detail<'_>, room: usize) -> String {
+    if let Some(who) = &detail.who {
+        let what = detail.subjects.join(" ");
+        // What was done leaves a third to who did it, and more if it is short.
+        let who = shorten::middle(who, (room / 3).max(LEAST_NAME).max(room.saturating_sub(shorten::width(&what) + 1)));
+        let what = shorten::end(&what, room.saturating_sub(shorten::width(&who) + 1));
+        return format!("{who} {what}");
+    }
     match detail.subjects.as_slice() {
         [command] if detail.is_command => shorten::end(command, room).into_owned(),
         [path] => shorten::middle(path, room).into_owned(),

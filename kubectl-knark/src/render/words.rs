@@ -13,16 +13,54 @@ use super::escape::{cell, cell_of, shell_word, shell_word_of};
 /// A sentence in pieces, so that it can be cut where that hurts least.
 #[derive(Debug, Default)]
 pub struct Detail<'e> {
+    /// Who did it, where no column says so: a request's user.
+    pub who: Option<Cow<'e, str>>,
     /// The subject: a command line, or a path, or two of them.
     pub subjects: Vec<Cow<'e, str>>,
     /// The subject is a command line: its beginning says most.
     pub is_command: bool,
+    /// What really runs, where the command line says otherwise; it gives way first.
+    pub exe: Option<Cow<'e, str>>,
     /// What is said of it; never cut.
     pub tail: String,
     /// Why it failed.
     pub error: Option<&'e str>,
-    /// Remarks.
+    /// Remarks, the weightiest first.
     pub marks: Vec<Cow<'e, str>>,
+}
+
+impl Detail<'_> {
+    /// Who did it to what, whole.
+    pub fn subject(&self) -> String {
+        let subjects = self.subjects.join(" → ");
+        match &self.who {
+            Some(who) => format!("{who} {subjects}"),
+            None => subjects,
+        }
+    }
+
+    /// All of it in one line.
+    pub fn text(&self) -> String {
+        let exe = self.exe.as_ref().map(|exe| format!(" [{exe}]")).unwrap_or_default();
+        let error = self.error.map(|error| format!(" {error}")).unwrap_or_default();
+        format!("{}{exe}{}{error}{}", self.subject(), self.tail, self.remarks())
+    }
+
+    /// The remarks as they stand at its end.
+    pub fn remarks(&self) -> String {
+        if self.marks.is_empty() { String::new() } else { format!(" ({})", self.marks.join(", ")) }
+    }
+}
+
+/// How much is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Extent {
+    /// What a narrow table has room for.
+    Brief,
+    /// What a comfortable one has.
+    Usual,
+    /// What is only asked for at times: where a request comes from.
+    Whole,
 }
 
 /// The operation, as JSON names it too.
@@ -33,15 +71,18 @@ pub fn operation(event: &Event) -> &'static str {
     }
 }
 
-/// What happened. `full` adds what a narrow table has no room for.
-pub fn detail(event: &Event, full: bool) -> Detail<'_> {
+/// What happened, to this extent.
+pub fn detail(event: &Event, extent: Extent) -> Detail<'_> {
+    let full = extent > Extent::Brief;
     let mut detail = match &event.what {
         What::Exec { exec } => of_exec(exec, &event.process),
         What::File { file } => of_file(file, full),
         What::Exit { exit } => of_exit(exit),
-        What::Api { api } => of_api(api, full),
+        What::Api { api } => of_api(api, extent),
     };
-    detail.marks.extend(event.cause.as_ref().filter(|cause| full || is_worth_a_mark(event, cause)).map(|cause| of_cause(cause)));
+    // Whose shell it is says more than all else: the end of the line is what a narrow terminal cuts.
+    let cause = event.cause.as_ref().filter(|cause| full || is_worth_a_mark(event, cause)).map(|cause| of_cause(cause));
+    detail.marks.splice(..0, cause);
     detail
 }
 
@@ -83,8 +124,8 @@ fn of_exec<'e>(exec: &Exec, process: &'e Process) -> Detail<'e> {
     let words: Vec<_> = words.map(|(at, arg)| shell_word_of(arg, bytes.and_then(|bytes| bytes.get(at)))).collect();
     // A process chooses its first argument freely; the kernel's word is added where they differ.
     let disguised = base(name).trim_start_matches('-') != base(&process.exe) && !exe.is_empty();
-    let tail = if disguised { format!(" [{exe}]") } else { String::new() };
-    Detail { subjects: vec![Cow::Owned(words.join(" "))], is_command: true, tail, marks, ..Detail::default() }
+    let exe = disguised.then_some(exe);
+    Detail { subjects: vec![Cow::Owned(words.join(" "))], is_command: true, exe, marks, ..Detail::default() }
 }
 
 fn of_file(file: &File, full: bool) -> Detail<'_> {
@@ -105,6 +146,7 @@ fn of_file(file: &File, full: bool) -> Detail<'_> {
         tail: change(file, full),
         error: file.error.as_deref().filter(|_| failed),
         marks: marks.chain(argument.then_some("as given")).map(Cow::Borrowed).collect(),
+        ..Detail::default()
     }
 }
 
@@ -160,13 +202,14 @@ pub fn failed(api: &Api) -> bool {
 }
 
 /// `alice get secrets prod/db-password 200`
-fn of_api(api: &Api, full: bool) -> Detail<'_> {
+fn of_api(api: &Api, extent: Extent) -> Detail<'_> {
+    let full = extent > Extent::Brief;
     let user = match (&api.user, &api.impersonator) {
-        (Some(user), Some(real)) => format!("{} as {}", cell(&real.name), cell(&user.name)),
-        (Some(user), None) => cell(&user.name).into_owned(),
-        (None, _) => "-".to_owned(),
+        (Some(user), Some(real)) => Cow::Owned(format!("{} as {}", cell(&real.name), cell(&user.name))),
+        (Some(user), None) => cell(&user.name),
+        (None, _) => Cow::Borrowed("-"),
     };
-    let mut subject = format!("{user} {} ", cell(&api.verb));
+    let mut subject = format!("{} ", cell(&api.verb));
     if api.resource.is_empty() {
         subject += &cell(&api.path);
     } else {
@@ -194,8 +237,19 @@ fn of_api(api: &Api, full: bool) -> Detail<'_> {
         (ApiStage::Complete, None) => code,
     };
     let dry = api.dry_run.then_some("dry run".into());
-    let marks = dry.into_iter().chain((!api.truncated.is_empty()).then_some("cut".into())).collect();
-    Detail { subjects: vec![Cow::Owned(subject)], is_command: true, tail, marks, ..Detail::default() }
+    let origin = of_origin(api).filter(|_| extent == Extent::Whole);
+    let marks = dry.into_iter().chain((!api.truncated.is_empty()).then_some("cut".into())).chain(origin).collect();
+    Detail { who: Some(user), subjects: vec![Cow::Owned(subject)], is_command: true, tail, marks, ..Detail::default() }
+}
+
+/// `from 10.0.0.7, by 'kubectl/v1.36.3 (linux/amd64)', groups ops system:authenticated`
+fn of_origin(api: &Api) -> Option<Cow<'_, str>> {
+    let source = api.source.as_ref().map(|source| format!("from {}", cell(source)));
+    let agent = api.user_agent.as_ref().map(|agent| format!("by {}", shell_word(agent)));
+    let groups: Vec<_> = api.user.iter().flat_map(|user| user.groups.iter()).map(shell_word).collect();
+    let groups = (!groups.is_empty()).then(|| format!("groups {}", groups.join(" ")));
+    let parts: Vec<_> = [source, agent, groups].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| Cow::Owned(parts.join(", ")))
 }
 
 fn path(path: &Path) -> Cow<'_, str> {

@@ -57,10 +57,7 @@ pub fn lines(entry: &Entry, width: usize, colour: bool) -> Vec<Line<'static>> {
 
 /// What happened in a few words, nothing shortened.
 fn headline(entry: &Entry) -> String {
-    let detail = words::detail(&entry.event, true);
-    let error = detail.error.map(|error| format!(" {error}")).unwrap_or_default();
-    let marks = if detail.marks.is_empty() { String::new() } else { format!(" ({})", detail.marks.join(", ")) };
-    format!("{} {}{}{error}{marks}", words::operation(&entry.event), detail.subjects.join(" → "), detail.tail)
+    format!("{} {}", words::operation(&entry.event), words::detail(&entry.event, words::Extent::Usual).text())
 }
 
 /// Breaks a line where the room ends; what follows is indented by `hang`, as far as that leaves room.

@@ -24,18 +24,12 @@ pub struct Rows {
 impl Rows {
     /// Fits the columns to the pane.
     pub fn new(kind: Kind, width: usize, setting: &Setting, manner: &Manner) -> Self {
-        let layout = Layout {
-            wide: false,
-            width: Some(width),
-            header: false,
-            colour: false,
-            many_namespaces: manner.many_namespaces,
-            requests: kind == Kind::Requests,
-        };
+        let layout =
+            Layout { wide: false, width: Some(width), header: false, colour: false, many_namespaces: manner.many_namespaces };
         let mut table = Table::new(layout);
         let pods: Vec<_> = setting.pod.iter().collect();
         let Setting { local, nodes, policies, .. } = *setting;
-        let scene = Scene { local, nodes, pods: &pods, policies };
+        let scene = Scene { local, nodes, pods: &pods, policies, requests: kind == Kind::Requests };
         table.lay_out(&scene);
         let mut header = Spans::new(false);
         table.header(&scene, &mut header);
@@ -61,9 +55,9 @@ pub struct Words(Table);
 
 impl Default for Words {
     fn default() -> Self {
-        let layout = Layout { wide: false, width: None, header: false, colour: false, many_namespaces: true, requests: false };
+        let layout = Layout { wide: false, width: None, header: false, colour: false, many_namespaces: true };
         let mut table = Table::new(layout);
-        table.lay_out(&Scene { local: false, nodes: 1, pods: &[], policies: false });
+        table.lay_out(&Scene { local: false, nodes: 1, pods: &[], policies: false, requests: false });
         Self(table)
     }
 }

@@ -105,18 +105,22 @@ fn who_is_behind_it_is_said() {
         (caused(exec(&["sh"]), "", Certain), None, "created by alice"),
         (caused(file(FileOp::Open, "/a"), "exec", Certain), None, "kubectl exec by alice"),
     ] {
-        let marks = |full| crate::render::words::detail(&event, full).marks.into_iter().find(|mark| mark.contains("alice"));
-        assert_eq!((marks(false).as_deref(), marks(true).as_deref()), (short, Some(full)));
+        let marks = |extent| words::detail(&event, extent).marks.into_iter().find(|mark| mark.contains("alice"));
+        assert_eq!((marks(Extent::Brief).as_deref(), marks(Extent::Usual).as_deref()), (short, Some(full)));
     }
 }
 
 fn lines(width: Option<usize>, local: bool, colour: bool, events: &[Event]) -> String {
-    let layout = Layout { wide: false, width, header: true, colour, many_namespaces: false, requests: false };
+    let scene = Scene { local, nodes: 1, pods: &[], policies: false, requests: false };
+    shown(Layout { wide: false, width, header: true, colour, many_namespaces: false }, &scene, events, &[])
+}
+
+fn shown(layout: Layout, scene: &Scene<'_>, events: &[Event], matches: &[Match]) -> String {
     let (mut table, mut out) = (Table::new(layout), Vec::new());
     table.times = LocalTime::utc();
-    table.begin(&Scene { local, nodes: 1, pods: &[], policies: false }, &mut out);
+    table.begin(scene, &mut out);
     for event in events {
-        table.event(event, &[], &mut out).unwrap();
+        table.event(event, matches, &mut out).unwrap();
     }
     String::from_utf8(out).unwrap()
 }
@@ -137,11 +141,11 @@ fn at_80_columns_lines_fit() {
     assert_eq!(
         table,
         "\
-TIME      POD               PROCESS     OP          DETAIL
-00:00:00  web-7…b6c5-x2x7k  nginx       exec        init --switched-r… (deleted)
-00:00:00  web-7…b6c5-x2x7k  nginx       chmod       /var/…umes/token 0644 → 0777
-00:00:00  web-7…b6c5-x2x7k  nginx       open        /var/l…/volumes/token ENOENT
-00:00:00  web-7…b6c5-x2x7k  nginx       rename      /tmp/x → /var/l…olumes/token
+TIME      POD               OP          PROCESS     DETAIL
+00:00:00  web-7…b6c5-x2x7k  exec        init --switched-root --system… (deleted)
+00:00:00  web-7…b6c5-x2x7k  chmod       nginx       /var/…umes/token 0644 → 0777
+00:00:00  web-7…b6c5-x2x7k  open        nginx       /var/l…/volumes/token ENOENT
+00:00:00  web-7…b6c5-x2x7k  rename      nginx       /tmp/x → /var/l…olumes/token
 "
     );
 }
@@ -155,6 +159,7 @@ fn remarks_give_way_on_a_narrow_terminal() {
         let table = lines(Some(width), false, false, std::slice::from_ref(&event));
         let line = table.lines().next_back().unwrap();
         assert!(shorten::width(line) <= width && line.contains("/bin/sh"), "{width}: {table}");
+        assert!(width < 80 || line.contains("(kubectl exec by somebody"), "{width}: {table}");
     }
     assert!(lines(None, false, false, &[event]).contains("by somebody-with-a-long-name@example.com"));
 }
@@ -203,27 +208,133 @@ fn colours_say_what_it_is() {
     assert!(table.contains("\x1b[2m (deleted)\x1b[0m\n"), "{table:?}");
 }
 
+fn request(change: impl FnOnce(&mut Api)) -> Event {
+    let user = ApiUser { name: "alice".into(), ..ApiUser::default() };
+    let mut api = Api {
+        verb: "get".into(),
+        resource: "secrets".into(),
+        namespace: "prod".into(),
+        name: "db-\u{1b}[2Jpassword".into(),
+        user: Some(user),
+        code: Some(200),
+        latency_ns: Some(1_234_567),
+        ..Api::default()
+    };
+    change(&mut api);
+    let mut event = file(FileOp::Open, "");
+    event.what = What::Api { api: Box::new(api) };
+    event
+}
+
+/// A shell in a pod, the request for it and what it runs, and a request of a user with a long name.
+fn session() -> Vec<Event> {
+    let asked = request(|api| {
+        (api.resource, api.subresource, api.name, api.code) = ("pods".into(), "exec".into(), "web".into(), Some(101));
+        api.command = ["/bin/sh", "-c", "id; cat /etc/hostname; sleep 1"].iter().collect();
+    });
+    let mut shell = caused(exec(&["/bin/sh", "-c", "id; cat /etc/hostname; sleep 1"]), "exec", Certainty::Certain);
+    Arc::make_mut(&mut shell.process).exe = "/bin/busybox".into();
+    let collected = request(|api| {
+        let user = "system:serviceaccount:kube-system:generic-garbage-collector";
+        api.user = Some(ApiUser { name: user.into(), ..ApiUser::default() });
+        (api.verb, api.name) = ("delete".into(), "db-password".into());
+    });
+    vec![asked, shell, collected]
+}
+
+#[test]
+fn whose_shell_it_is_and_what_requests_are_about_fit_80_columns() {
+    let mut events = session();
+    events.push(file(FileOp::Open, LONG));
+    let table = lines(Some(80), false, false, &events);
+    assert!(table.lines().all(|line| shorten::width(line) <= 80), "{table}");
+    assert_eq!(
+        table,
+        "\
+TIME      POD               OP          PROCESS     DETAIL
+00:00:00  api  alice get pods/exec prod/web: /bin/sh -c 'id; cat /etc/hostn… 101
+00:00:00  web-7…b6c5-x2x7k  exec        /bin/sh… […] (kubectl exec by alice, d…)
+00:00:00  api  system:se…c-garbage-collector delete secrets prod/db-password 200
+00:00:00  web-7…b6c5-x2x7k  open        nginx       /var/lib/…5555/volumes/token
+"
+    );
+    let wide = lines(Some(140), false, false, &events);
+    assert!(wide.lines().all(|line| shorten::width(line) <= 140), "{wide}");
+    assert!(wide.contains("exec by alice, deleted)") && wide.contains("101 after 1ms 234us"), "{wide}");
+    assert!(wide.contains("generic-garbage-collector delete secrets prod/db-password 200"), "{wide}");
+    let piped = lines(None, false, false, &events);
+    let whole = "'id; cat /etc/hostname; sleep 1' [/bin/busybox] (kubectl exec by alice, deleted)\n";
+    assert!(piped.contains(whole) && !piped.contains('…'), "{piped}");
+    for width in (40..NARROW).chain(70..200) {
+        let table = lines(Some(width), false, false, &events);
+        assert!(table.lines().skip(1).all(|line| shorten::width(line) <= width), "{width}: {table}");
+    }
+}
+
+fn matched(message: &str) -> Match {
+    Match {
+        policy: "p".into(),
+        rule: "pod-exec".into(),
+        severity: knark_specs::policy::Severity::High,
+        message: message.into(),
+        tags: Vec::new(),
+        references: Vec::new(),
+    }
+}
+
+#[test]
+fn what_a_rule_says_has_room() {
+    let matched = matched("alice: exec in pod prod/web (command=id&container=app)");
+    let scene = Scene { local: false, nodes: 1, pods: &[], policies: true, requests: false };
+    let layout = Layout { wide: false, width: Some(80), header: true, colour: false, many_namespaces: false };
+    let table = shown(layout, &scene, &session()[..2], &[matched]);
+    assert_eq!(
+        table,
+        "\
+TIME      SEVERITY  POD               MESSAGE
+00:00:00  high      alice: exec in pod prod/web (command=id&container=app)
+00:00:00  high      web-7…b6c5-x2x7k  alice: exec in pod prod/web (command=id&c…
+"
+    );
+}
+
+#[test]
+fn where_all_are_requests_nothing_says_so() {
+    let scene = Scene { local: false, nodes: 1, pods: &[], policies: false, requests: true };
+    let layout = Layout { wide: false, width: None, header: true, colour: false, many_namespaces: true };
+    assert_eq!(
+        shown(layout, &scene, &session()[2..], &[]),
+        "\
+TIME          DETAIL
+00:00:00.000  system:serviceaccount:kube-system:generic-garbage-collector delete secrets prod/db-password 200 after 1ms 234us
+"
+    );
+}
+
+#[test]
+fn a_wide_table_says_where_a_request_comes_from() {
+    let event = request(|api| {
+        let groups = ["dev", "a\u{1b} b"].iter().collect();
+        api.user = Some(ApiUser { name: "alice".into(), groups, ..ApiUser::default() });
+        api.source = Some("10.0.0.7".into());
+        api.user_agent = Some("kubectl/v1.36.3 (linux/amd64)".into());
+        api.name = "db".into();
+    });
+    let scene = Scene { local: false, nodes: 1, pods: &[], policies: false, requests: true };
+    let layout = |wide| Layout { wide, width: None, header: false, colour: false, many_namespaces: true };
+    let wide = shown(layout(true), &scene, std::slice::from_ref(&event), &[]);
+    let end = r"200     alice get secrets prod/db 200 after 1ms 234us (from 10.0.0.7, by 'kubectl/v1.36.3 (linux/amd64)', groups dev $'a\x1b b')";
+    assert!(wide.trim_end().ends_with(end), "{wide}");
+    let table = shown(layout(false), &scene, std::slice::from_ref(&event), &[]);
+    assert!(table.ends_with("after 1ms 234us\n"), "{table}");
+    let scene = Scene { policies: true, ..scene };
+    let matched = shown(layout(true), &scene, &[event], &[matched("alice reads")]);
+    assert!(matched.contains("alice reads (from 10.0.0.7, by "), "{matched}");
+}
+
 #[test]
 fn requests_say_who_did_what_to_what() {
-    let api = |change: fn(&mut Api)| {
-        let user = ApiUser { name: "alice".into(), ..ApiUser::default() };
-        let mut api = Api {
-            verb: "get".into(),
-            resource: "secrets".into(),
-            namespace: "prod".into(),
-            name: "db-\u{1b}[2Jpassword".into(),
-            user: Some(user),
-            code: Some(200),
-            latency_ns: Some(1_234_567),
-            ..Api::default()
-        };
-        change(&mut api);
-        let mut event = file(FileOp::Open, "");
-        event.what = What::Api { api: Box::new(api) };
-        let detail = words::detail(&event, true);
-        let marks = detail.marks.join(",");
-        format!("{}{}{marks}", detail.subjects.join(" "), detail.tail)
-    };
+    let api = |change: fn(&mut Api)| words::detail(&request(change), Extent::Usual).text();
     assert_eq!(api(|_| {}), r"alice get secrets prod/db-\x1b[2Jpassword 200 after 1ms 234us");
     let changed = api(|api| {
         api.impersonator = Some(ApiUser { name: "root".into(), ..ApiUser::default() });
@@ -231,7 +342,7 @@ fn requests_say_who_did_what_to_what() {
         (api.name, api.code, api.latency_ns) = (String::new(), Some(403), None);
         api.truncated = vec!["query".into()];
     });
-    assert_eq!(changed, "root as alice get secrets/scale.apps prod/ 403cut");
+    assert_eq!(changed, "root as alice get secrets/scale.apps prod/ 403 (cut)");
     let exec = api(|api| {
         (api.resource, api.subresource, api.name, api.code) = ("pods".into(), "exec".into(), "web".into(), Some(101));
         api.command = ["sh", "-c", "id; \u{1b}"].iter().collect();
