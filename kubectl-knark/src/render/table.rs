@@ -328,25 +328,22 @@ impl Table {
         }
         let spared = &self.columns[columns..];
         let mut room = self.detail.map(|room| room + spared.iter().map(|(_, width)| width + GAP).sum::<usize>());
-        match matched.filter(|matched| !matched.message.is_empty()) {
-            Some(matched) => {
-                let message = cell(&matched.message);
-                let message = room.map_or(Cow::Borrowed(&*message), |room| shorten::end(&message, room));
-                out.put(&message, PLAIN);
-                if self.layout.wide {
-                    out.put(&words::detail(event, Extent::Whole).remarks(), DIM);
-                }
+        if let Some(matched) = matched.filter(|matched| !matched.message.is_empty()) {
+            let message = cell(&matched.message);
+            let message = room.map_or(Cow::Borrowed(&*message), |room| shorten::end(&message, room));
+            out.put(&message, PLAIN);
+            if self.layout.wide {
+                out.put(&words::detail(event, Extent::Whole).remarks(), DIM);
             }
-            None => {
-                // Among events of other kinds it is to be told what this is.
-                if spared.iter().any(|(column, _)| *column == Column::Operation) {
-                    let kind = words::operation(event);
-                    put_padded(kind, kind.len(), style::of(event), out);
-                    room = room.map(|room| room.saturating_sub(kind.len() + GAP));
-                }
-                self.put_detail(event, room, out);
-            }
+            return;
         }
+        // Among events of other kinds it is to be told what this is.
+        if spared.iter().any(|(column, _)| *column == Column::Operation) {
+            let kind = words::operation(event);
+            put_padded(kind, kind.len(), style::of(event), out);
+            room = room.map(|room| room.saturating_sub(kind.len() + GAP));
+        }
+        self.put_detail(event, room, out);
     }
 }
 

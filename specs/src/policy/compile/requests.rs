@@ -43,21 +43,21 @@ pub(super) fn of_text(field: ApiField, text: &str) -> Option<Mistake> {
         ApiField::Resource => of_resource(text),
         ApiField::Subresource => text
             .split_once('/')
-            .and_then(|(resource, subresource)| mistake(text, "a subresource has no `/` in it", parts(resource, subresource))),
+            .map(|(resource, subresource)| mistake(text, "a subresource has no `/` in it", parts(resource, subresource))),
         ApiField::Group => of_group(text),
         ApiField::Namespace => {
             let is_label = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
             let what = "a namespace's name has lower-case letters, digits and hyphens alone";
-            (!is_label).then(|| mistake(text, what, "write the name as `kubectl get namespaces` shows it")).flatten()
+            (!is_label).then(|| mistake(text, what, "write the name as `kubectl get namespaces` shows it"))
         }
-        ApiField::Name => text.split_once('/').and_then(|(first, name)| {
+        ApiField::Name => text.split_once('/').map(|(first, name)| {
             mistake(text, "a name has no `/` in it", format!("write `names: [{name}]`, and what {first:?} is by itself"))
         }),
         ApiField::User => {
             let account = text.strip_prefix("system:serviceaccount:")?;
             let is_whole = account.split(':').count() == 2 && !account.starts_with(':') && !account.ends_with(':');
             let help = "write `system:serviceaccount:NAMESPACE:NAME`, or `glob:system:serviceaccount:NAMESPACE:*` for all of a namespace";
-            (!is_whole).then(|| mistake(text, "a service account's user has its namespace and its name", help)).flatten()
+            (!is_whole).then(|| mistake(text, "a service account's user has its namespace and its name", help))
         }
         ApiField::UserGroup => None,
     }
@@ -69,7 +69,7 @@ pub(super) fn of_codes(range: IdRange) -> Option<Mistake> {
         return None;
     }
     let text = if range.first == range.last { range.first.to_string() } else { format!("{}-{}", range.first, range.last) };
-    mistake(&text, "HTTP statuses are 100 to 599", "write a status or a range of them, such as 403 or 500-599")
+    Some(mistake(&text, "HTTP statuses are 100 to 599", "write a status or a range of them, such as 403 or 500-599"))
 }
 
 /// What is wrong with verbs beside resources: what is done to those has other names than HTTP's.
@@ -84,20 +84,20 @@ pub(super) fn of_method(verb: &str, resources: &[String]) -> Option<Mistake> {
         _ => return None,
     };
     let help = format!("write `{instead}`, or leave `resources` out");
-    about_resources.then(|| mistake(verb, "no request about a resource has this verb", help)).flatten()
+    about_resources.then(|| mistake(verb, "no request about a resource has this verb", help))
 }
 
 fn of_verb(text: &str) -> Option<Mistake> {
     if let Some((_, subresource)) = SUBRESOURCES.iter().find(|(name, _)| *name == text) {
         let help = format!("write `subresources: [{subresource}]`, and leave the verb out");
-        return mistake(text, "it is a subresource, whose requests have a verb such as get or create", help);
+        return Some(mistake(text, "it is a subresource, whose requests have a verb such as get or create", help));
     }
     if text == "impersonate" {
-        return mistake(text, "it is a right, and no request's verb", "write `where: has(api.impersonator)`");
+        return Some(mistake(text, "it is a right, and no request's verb", "write `where: has(api.impersonator)`"));
     }
     if RIGHTS.contains(&text) {
         let help = "write the verb of the request that needs it, such as create or update";
-        return mistake(text, "it is a right, and no request's verb", help);
+        return Some(mistake(text, "it is a right, and no request's verb", help));
     }
     let known: Vec<_> = VERBS.iter().chain(&METHODS).copied().collect();
     // A custom verb may be anything, so this is but a guess.
@@ -107,11 +107,11 @@ fn of_verb(text: &str) -> Option<Mistake> {
 
 fn of_resource(text: &str) -> Option<Mistake> {
     if let Some((resource, subresource)) = text.split_once('/') {
-        return mistake(text, "a resource has no `/` in it", parts(resource, subresource));
+        return Some(mistake(text, "a resource has no `/` in it", parts(resource, subresource)));
     }
     if let Some((resource, group)) = text.split_once('.') {
         let help = format!("write `resources: [{}]` and `groups: [{group}]`", resource::full_name(resource.to_lowercase()));
-        return mistake(text, "a resource has no group in it", help);
+        return Some(mistake(text, "a resource has no group in it", help));
     }
     let lower = text.to_lowercase();
     let full = resource::full_name(lower.clone());
@@ -119,17 +119,17 @@ fn of_resource(text: &str) -> Option<Mistake> {
     if meant == text || !resource::is_built_in(&meant) && !text.contains(char::is_uppercase) {
         return None;
     }
-    mistake(text, "resources are called by their plural, in lower case", format!("write `{meant}`"))
+    Some(mistake(text, "resources are called by their plural, in lower case", format!("write `{meant}`")))
 }
 
 fn of_group(text: &str) -> Option<Mistake> {
     match text.split_once('/') {
         Some((group, version)) => {
             let help = format!("write `groups: [{group}]`, and `where: api.version == {version:?}` if the version matters");
-            mistake(text, "a group has no version in it", help)
+            Some(mistake(text, "a group has no version in it", help))
         }
         None if text == "core" || text == "v1" => {
-            mistake(text, "no group is called so", "write `\"\"`: the core group has no name")
+            Some(mistake(text, "no group is called so", "write `\"\"`: the core group has no name"))
         }
         None => None,
     }
@@ -139,8 +139,8 @@ fn parts(resource: &str, subresource: &str) -> String {
     format!("write `resources: [{resource}]` and `subresources: [{subresource}]`")
 }
 
-fn mistake(text: &str, why: &str, help: impl Into<String>) -> Option<Mistake> {
-    Some(Mistake { what: format!("{text:?} can never match: {why}"), help: help.into() })
+fn mistake(text: &str, why: &str, help: impl Into<String>) -> Mistake {
+    Mistake { what: format!("{text:?} can never match: {why}"), help: help.into() }
 }
 
 #[cfg(test)]
