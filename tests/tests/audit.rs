@@ -73,9 +73,9 @@ fn a_log_is_shown_without_a_cluster() {
     write(folder.path(), "audit.log", [line("/a", 1), line("/b", 2)].concat());
     let output = trace(&["--audit-log", "audit.log"]).current_dir(&folder).output().unwrap();
     let want = "\
-TIME          PID      UID    PROCESS          OP          DETAIL
-03:04:01.000  -        -      kube-apiserver   api         alice get /a 200 after 0s
-03:04:02.000  -        -      kube-apiserver   api         alice get /b 200 after 0s
+TIME          DETAIL
+03:04:01.000  alice get /a 200 after 0s
+03:04:02.000  alice get /b 200 after 0s
 ";
     assert_eq!(String::from_utf8_lossy(&output.stdout), want, "{}", seen(&output));
     let said = String::from_utf8_lossy(&output.stderr);

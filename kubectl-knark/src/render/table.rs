@@ -159,7 +159,8 @@ impl Table {
             add(Milliseconds, 12, comfortable);
             add(Severity, 8, scene.policies);
             add(Rule, 24, scene.policies && comfortable);
-            add(Node, 12, pods && room >= 130 && scene.nodes > 1);
+            // Of requests alone, whose API server or log told of them.
+            add(Node, 12, (pods || scene.requests && !local) && room >= 130 && scene.nodes > 1);
             add(Column::Pod, pod(if comfortable { 28 } else { 16 }), pods);
             add(Container, 12, who && room >= 140);
             add(Pid, 7, who && room >= if local { COMFORTABLE } else { 110 });
@@ -171,7 +172,9 @@ impl Table {
             add(Operation, 10, !scene.requests && (!scene.policies || room >= 130));
             add(Process, if comfortable { 15 } else { 10 }, last);
         }
-        let is_common = |(column, _): &(Column, usize)| matches!(column, Time | Milliseconds | Severity | Rule);
+        let is_common = |(column, _): &(Column, usize)| {
+            matches!(column, Time | Milliseconds | Severity | Rule) || scene.requests && *column == Node
+        };
         self.common =
             if self.layout.wide { columns.len() } else { columns.iter().take_while(|column| is_common(column)).count() };
         let taken: usize = columns.iter().map(|(_, width)| width + GAP).sum();

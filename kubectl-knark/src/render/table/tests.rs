@@ -301,14 +301,17 @@ TIME      SEVERITY  POD               MESSAGE
 #[test]
 fn where_all_are_requests_nothing_says_so() {
     let scene = Scene { local: false, nodes: 1, pods: &[], policies: false, requests: true };
-    let layout = Layout { wide: false, width: None, header: true, colour: false, many_namespaces: true };
+    let layout = |header| Layout { wide: false, width: None, header, colour: false, many_namespaces: true };
     assert_eq!(
-        shown(layout, &scene, &session()[2..], &[]),
+        shown(layout(true), &scene, &session()[2..], &[]),
         "\
 TIME          DETAIL
 00:00:00.000  system:serviceaccount:kube-system:generic-garbage-collector delete secrets prod/db-password 200 after 1ms 234us
 "
     );
+    // Where there is room, of several API servers, or logs, which one.
+    let several = shown(Layout { width: Some(140), ..layout(true) }, &Scene { nodes: 2, ..scene }, &session()[..1], &[]);
+    assert!(several.contains("\n00:00:00.000  n             alice get pods/exec"), "{several}");
 }
 
 #[test]
