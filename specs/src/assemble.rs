@@ -151,7 +151,12 @@ impl Assembler {
                 Item::Exec(exec) => self.event(exec.time_ns, exec.process, None, exec_of(&exec))?,
                 Item::File(file) => {
                     let what = What::File { file: Box::new(file_of(&file, self.aarch64)) };
-                    self.event(file.time_ns, file.process, Some((file.tid, file.thread)), what)?
+                    let mut event = self.event(file.time_ns, file.process, Some((file.tid, file.thread)), what)?;
+                    if let Some(frame::Repeats { count, first_ns, last_ns }) = file.repeats {
+                        let [first, last] = [first_ns, last_ns].map(|boot_ns| self.clock.wall(boot_ns));
+                        (event.count, event.first_time, event.last_time) = (Some(count), Some(first), Some(last));
+                    }
+                    event
                 }
                 Item::Exit(exit) => {
                     let started = self.slot(exit.process)?.process.start_boot_ns;
@@ -209,6 +214,9 @@ impl Assembler {
             schema: event::SCHEMA.into(),
             time,
             boot_ns: time_ns,
+            count: None,
+            first_time: None,
+            last_time: None,
             node: Arc::clone(&self.node),
             kubernetes: contained.and_then(|c| c.kubernetes.clone()),
             container: contained.map(|c| Arc::clone(&c.container)),

@@ -40,6 +40,16 @@ pub struct Event {
     #[serde(with = "number_string")]
     #[schemars(with = "String")]
     pub boot_ns: u64,
+    /// It stands for so many events (`--aggregate`): repeats of one that was shown before, which is not among them. `process` is that
+    /// one's, and `time` is when they were counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// When the first of them was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_time: Option<String>,
+    /// When the last one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_time: Option<String>,
     /// Where.
     pub node: Arc<Node>,
     /// The pod; absent for a process outside of any.
@@ -401,13 +411,16 @@ pub enum SummaryKind {
     Summary,
 }
 
-/// What was seen and what became of it. On each node and in all: seen = shown + filtered + lost.
+/// What was seen and what became of it. On each node and in all: seen = shown + aggregated + filtered + lost.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sums {
     /// How long the trace ran, in seconds.
     pub seconds: f64,
     /// Events written to the output.
     pub shown: u64,
+    /// Events that are shown in the `count` of another only: one that says it stands for 5 has shown 1 and aggregated 4.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub aggregated: u64,
     /// Events that user space dropped because no target wants them.
     pub filtered: u64,
     /// Events lost.
@@ -428,16 +441,50 @@ pub struct NodeSums {
     pub seen: u64,
     /// Events written to the output.
     pub shown: u64,
+    /// Events that are shown in the `count` of another only.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub aggregated: u64,
     /// Events that user space dropped because no target wants them.
     pub filtered: u64,
-    /// Events lost, by stage: ring, in-flight, probe, held, stream, unreadable.
+    /// Events lost, by stage: ring, in-flight, probe, held, stream, unreadable, rate-limit.
     pub lost: BTreeMap<String, u64>,
+    /// Whose events are lost for the rate limit (`--rate-limit`), those that lost most first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limited: Vec<Limited>,
     /// The node's stream broke off: its numbers are the last that it sent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub incomplete: bool,
 }
 
+/// A container that made more file events than the rate limit lets through. What isn't known is absent; if all is, it stands for
+/// several.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Limited {
+    /// The pod's namespace.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// The pod's name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pod: String,
+    /// The container's name in the pod's spec.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub container: String,
+    /// The runtime's id of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub container_id: String,
+    /// Outside of containers: the control group's path.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cgroup: String,
+    /// How many of its events are lost.
+    pub lost: u64,
+}
+
 impl Event {
+    /// How many events it stands for.
+    pub fn events(&self) -> u64 {
+        self.count.unwrap_or(1)
+    }
+
     /// About how much memory it takes, in bytes, its process included.
     pub fn bytes(&self) -> usize {
         let what = match &self.what {
@@ -453,7 +500,8 @@ impl Event {
             What::Api { api } => api.bytes(),
         };
         let thread = self.thread.as_ref().map_or(0, |thread| thread.comm.len());
-        size_of::<Self>() + self.time.len() + thread + self.process.bytes() + what
+        let times = self.time.len() + length(self.first_time.as_deref()) + length(self.last_time.as_deref());
+        size_of::<Self>() + times + thread + self.process.bytes() + what
     }
 }
 
@@ -473,6 +521,11 @@ impl Path {
         let Self { path, path_b64, path_argument, path_marks, .. } = self;
         path.len() + length(path_b64.as_deref()) + length(path_argument.as_deref()) + size_of_val(path_marks.as_slice())
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn length(text: Option<&str>) -> usize {

@@ -7,12 +7,14 @@
 mod api;
 mod item;
 mod log;
+mod status;
 
 use minicbor::{Decode, Encode, bytes::ByteVec};
 
 pub use api::*;
 pub use item::*;
 pub use log::*;
+pub use status::*;
 
 /// How many process slots a tracer may use; a reader refuses larger numbers.
 pub const PROCESS_SLOTS: u32 = 16_384;
@@ -150,86 +152,6 @@ pub struct Batch {
     pub items: Vec<u8>,
 }
 
-/// Where events are lost. Serialised by name in summaries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
-#[cbor(index_only)]
-pub enum Stage {
-    /// The kernel's ring buffer was full.
-    #[n(0)]
-    Ring,
-    /// Too many syscalls were between entry and exit.
-    #[n(1)]
-    InFlight,
-    /// The kernel skipped a probe because another was running on the same CPU.
-    #[n(2)]
-    Probe,
-    /// Events of a new pod were held for its verdict for too long, or were too many.
-    #[n(3)]
-    Held,
-    /// The connection ended before what was sent arrived.
-    #[n(4)]
-    Stream,
-    /// What an audit log holds could not be read.
-    #[n(5)]
-    Unreadable,
-}
-
-impl Stage {
-    /// The name that summaries use.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ring => "ring",
-            Self::InFlight => "in-flight",
-            Self::Probe => "probe",
-            Self::Held => "held",
-            Self::Stream => "stream",
-            Self::Unreadable => "unreadable",
-        }
-    }
-}
-
-/// Counters since the probes were attached, and how far the stream is complete.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
-pub struct Status {
-    /// Events that passed the kernel's filter.
-    #[n(0)]
-    pub seen: u64,
-    /// Events that user space dropped because no target wants them.
-    #[n(1)]
-    pub filtered: u64,
-    /// Events put into batches.
-    #[n(2)]
-    pub sent: u64,
-    /// Events held for a pod's verdict at this moment.
-    #[n(3)]
-    pub held: u64,
-    /// Events lost, by stage; a stage without loss is left out.
-    #[n(4)]
-    pub lost: Vec<(Stage, u64)>,
-    /// Every event up to this time (`CLOCK_BOOTTIME`, ns) is in a batch already sent.
-    #[n(5)]
-    pub watermark_ns: u64,
-    /// `CLOCK_REALTIME` minus `CLOCK_BOOTTIME` in nanoseconds, now.
-    #[n(6)]
-    pub realtime_offset_ns: i64,
-    /// The [`Down::Ping`]'s value that this answers at once; 0 in a status that answers none.
-    #[n(7)]
-    pub pong: u64,
-    /// Number of the last batch.
-    #[n(8)]
-    pub last_seq: u64,
-    /// When this was written (`CLOCK_BOOTTIME`, ns).
-    #[n(9)]
-    pub now_ns: u64,
-}
-
-impl Status {
-    /// The sum of what was lost.
-    pub fn lost_total(&self) -> u64 {
-        self.lost.iter().fold(0, |sum, (_, n)| sum.saturating_add(*n))
-    }
-}
-
 /// A message from the plugin to the tracer.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub enum Down {
@@ -297,6 +219,25 @@ pub struct Plan {
     /// What a kernel that doesn't describe its own types is like: BTF, compressed by gzip.
     #[n(10)]
     pub btf: Option<ByteVec>,
+    /// So many file events each container may make per second, and as many at once after a quiet second; `None`: any number.
+    #[n(11)]
+    pub events_per_second: Option<u32>,
+    /// Whether repeats of file events are counted instead of told one by one.
+    #[n(12)]
+    pub aggregate: Option<Aggregate>,
+}
+
+/// What file events have in common that are repeats of one another, besides what is done to which file, how, in which container and
+/// by which user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Aggregate {
+    /// The program.
+    #[n(0)]
+    Exe,
+    /// The process and its program, and the thread's name.
+    #[n(1)]
+    Process,
 }
 
 /// How bodies of requests and responses are wanted.

@@ -71,6 +71,7 @@ pub const FILE: File<'static> = File {
     xattr: b"",
     thread: b"",
     syscall: "openat",
+    repeats: None,
 };
 
 /// An execution; its process is defined before.

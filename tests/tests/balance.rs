@@ -67,7 +67,8 @@ impl Trace {
         let (sums, node) = (&last["summary"], &last["summary"]["nodes"][0]);
         let number = |value: &Value| value.as_u64().unwrap();
         let lost = number(&sums["lost"]);
-        assert_eq!(number(&node["seen"]), number(&node["shown"]) + number(&node["filtered"]) + lost, "{sums}");
+        let aggregated = node["aggregated"].as_u64().unwrap_or(0);
+        assert_eq!(number(&node["seen"]), number(&node["shown"]) + aggregated + number(&node["filtered"]) + lost, "{sums}");
         assert_eq!(number(&sums["shown"]), self.before + lines.len() as u64, "{sums}");
         assert_eq!(output.status.code(), Some(if lost > 0 { 3 } else { 0 }), "{sums} {}", seen(&output));
         (lines, sums.clone())
@@ -101,6 +102,76 @@ fn a_buffer_too_small_loses_exactly_what_it_says() {
     let (shown, lost) = opens(100_000, "4K");
     assert!(lost > 0, "a ring of 4 KiB held all of 100,000 events");
     assert_eq!(shown + lost, 100_000, "{lost} lost");
+}
+
+/// A control group that goes with the test.
+struct Group(PathBuf);
+
+impl Group {
+    fn new(name: &str) -> Self {
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+        let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let mounted = mounts.find(|fields| fields[2] == "cgroup2").expect("control groups of version 2 are mounted");
+        let folder = PathBuf::from(mounted[1]).join(format!("knark-{name}-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        Self(folder)
+    }
+
+    /// Runs the load within.
+    fn run(&self, kind: &str, count: u32, path: &str) -> Child {
+        let mut inside = Command::new("/bin/sh");
+        inside.args(["-c", "echo 0 > \"$0/cgroup.procs\" && exec \"$@\""]).arg(&self.0);
+        let load = load(kind, count, path);
+        inside.arg(load.get_program()).args(load.get_args()).stdout(Stdio::null()).spawn().unwrap()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // It may take the kernel a moment to see that the group is empty.
+        let until = Instant::now() + Duration::from_secs(10);
+        while std::fs::remove_dir(&self.0).is_err() && Instant::now() < until {
+            thread::yield_now();
+        }
+    }
+}
+
+/// Events of this path, those in counts as well.
+fn events(lines: &[Value], path: &str) -> u64 {
+    let of = lines.iter().filter(|line| line["file"]["path"] == *path);
+    of.map(|line| line["count"].as_u64().unwrap_or(1)).sum()
+}
+
+#[test]
+fn a_storm_beyond_the_rate_limit_is_counted_for_who_made_it() {
+    let groups = [Group::new("noisy"), Group::new("quiet")];
+    let trace = Trace::start(&["--comm", "bench-load", "--on", "file", "--ring-buffer", "1M", "--rate-limit", "1000"]);
+    let files = [trace.file("noisy"), trace.file("quiet")];
+    let children = [groups[0].run("open", 100_000, &files[0]), groups[1].run("burst", 2_000, &files[1])];
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    let (lines, sums) = trace.end();
+    let limited = sums["nodes"][0]["lost"]["rate-limit"].as_u64().unwrap();
+    assert_eq!(events(&lines, &files[0]) + limited, 100_000, "{sums}");
+    let name = groups[0].0.file_name().unwrap().to_str().unwrap();
+    assert_eq!(sums["nodes"][0]["limited"], serde_json::json!([{ "cgroup": format!("/{name}"), "lost": limited }]), "{sums}");
+    assert_eq!(sums["lost"], limited, "{sums}");
+}
+
+#[test]
+fn repeats_are_shown_by_their_count() {
+    let trace = Trace::start(&["--comm", "bench-load", "--on", "file", "--ring-buffer", "64K", "--aggregate"]);
+    let file = trace.file("counted");
+    for _ in 0..2 {
+        assert!(load("open", 50_000, &file).status().unwrap().success());
+    }
+    let (lines, sums) = trace.end();
+    assert_eq!((events(&lines, &file), &sums["lost"]), (100_000, &0.into()), "{sums}");
+    assert!(lines.len() < 1_000, "{} lines", lines.len());
+    let counted = lines.iter().find(|line| line["count"].as_u64().is_some_and(|count| count > 1)).unwrap();
+    let time = |name: &str| counted[name].as_str().unwrap();
+    assert!(time("first_time") < time("last_time") && time("last_time") <= time("time"), "{counted}");
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! Path calls that have begun: each is kept, as the record that it will be, by its thread, until it ends.
 
 use aya_ebpf::{helpers::generated, maps::HashMap};
-use knark_abi::{Header, INFLIGHT_SMALL, PRECISE, PathBody, RECORD_BYTES, kind, mark, note, text};
+use knark_abi::{Header, INFLIGHT_SMALL, PRECISE, PathBody, RECORD_BYTES, feature, kind, mark, note, text};
 
 use crate::{
     call::late,
-    head, kernel,
+    head,
+    kernel::{self, has},
     maps::{INFLIGHT, INFLIGHT_LONG},
     record::{self, Out, hand_over},
     scratch::{self, Scratch},
+    storm,
 };
 
 /// `BPF_NOEXIST`
@@ -231,8 +233,9 @@ unsafe fn finish<const N: usize>(
             let len = u64::from((*head).len);
             let len = if len > room { room } else { len };
             let missing = (*body).first.name_flags | (*body).second.name_flags | (*body).xattr_flags;
-            let complete = |s, _| complete(s, record.cast(), len as u32, addresses(body));
-            if missing & text::FAULT == 0 || scratch::with(complete).is_none() {
+            let is_complete = missing & text::FAULT == 0 && !has(feature::AGGREGATE);
+            let complete = |s, number| complete(s, number, record.cast(), len as u32, addresses(body));
+            if (is_complete || scratch::with(complete).is_none()) && !storm::is_too_much(head, kind::PATH) {
                 hand_over(record.cast(), len, kind::PATH, record::QUIET);
             }
         }
@@ -241,12 +244,12 @@ unsafe fn finish<const N: usize>(
     true
 }
 
-/// Copies the strings that weren't in memory when the call began; the kernel has read them since.
+/// Copies the strings that weren't in memory when the call began; the kernel has read them since. Hands the record over, if it is to be.
 ///
 /// # Safety
-/// `record` must be valid for `len` bytes, and `s` be this program's own scratch memory.
+/// `record` must be valid for `len` bytes, and `s` be this program's own scratch memory, of that number.
 #[inline(always)]
-unsafe fn complete(s: *mut Scratch, record: *const u8, len: u32, addresses: Addresses) {
+unsafe fn complete(s: *mut Scratch, number: u32, record: *const u8, len: u32, addresses: Addresses) {
     // SAFETY: by this function's contract.
     unsafe {
         let out = &raw mut (*s).out;
@@ -270,7 +273,9 @@ unsafe fn complete(s: *mut Scratch, record: *const u8, len: u32, addresses: Addr
             (*body).xattr_len = len;
             (*body).xattr_flags = flags;
         }
-        Out::emit(out, kind::PATH, record::QUIET);
+        if !storm::holds_back(s, number, kind::PATH) {
+            Out::emit(out, kind::PATH, record::QUIET);
+        }
     }
 }
 

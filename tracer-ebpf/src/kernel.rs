@@ -21,6 +21,7 @@ pub static CONFIG: Config = Config {
     body_bytes: 0,
     compat: 0,
     copied_names: 0,
+    event_ns: 0,
 };
 
 /// Offsets in this kernel's structures.
@@ -129,6 +130,12 @@ pub fn call(nr: u32) -> Call {
 #[inline(always)]
 pub fn number(op: Op) -> u32 {
     u32::from(constant(&NUMBERS[op as usize]))
+}
+
+/// How the arguments of the call are to be read that does the operation of this number.
+#[inline(always)]
+pub fn call_of(op: u8) -> Call {
+    call(u32::from(constant(&NUMBERS[op as usize & (knark_abi::NUMBERS - 1)])))
 }
 
 /// Reads kernel memory; None if the address is bad.

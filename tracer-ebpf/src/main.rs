@@ -6,6 +6,7 @@
 //! - `wanted`: the same for what is done to a file, as soon as that and the path are known
 //! - `scratch`: memory to build records in
 //! - `record`: building a record and handing it over, or counting its loss
+//! - `storm`: repeats of file events, and those beyond the rate limit, which are counted instead
 //! - `begun`: path calls between their beginnings and their ends
 //! - `precise`: the kernel's functions that do what is asked of a file, whoever asks
 //! - `go`: registers, texts and maps of Go programs; `api`: steps of requests to the Kubernetes API; `body`: what they carry
@@ -35,6 +36,7 @@ mod probes;
 mod record;
 mod scope;
 mod scratch;
+mod storm;
 mod walk;
 mod wanted;
 

@@ -4,7 +4,7 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
-use knark_abi::{ApiLayout, Count, ExeKey, INFLIGHT_SMALL, RECORD_BYTES, WANTED_BYTES, kind};
+use knark_abi::{ApiLayout, Count, ExeKey, INFLIGHT_SMALL, RECORD_BYTES, Rate, RepeatKey, Repeated, WANTED_BYTES, kind};
 
 use crate::scratch::Scratch;
 
@@ -59,6 +59,14 @@ pub static INFLIGHT_LONG: HashMap<u64, [u8; RECORD_BYTES]> = HashMap::with_max_e
 /// Processes whose exit was reported: two threads that end at once may both see that none is left.
 #[map]
 pub static EXITED: LruHashMap<[u64; 2], u8> = LruHashMap::with_max_entries(1024, 0);
+
+/// Events whose repeats are counted.
+#[map]
+pub static REPEATS: HashMap<RepeatKey, Repeated> = HashMap::with_max_entries(4096, 0);
+
+/// How fast control groups make events, by kernfs id, where that is limited.
+#[map]
+pub static RATES: HashMap<u64, Rate> = HashMap::with_max_entries(16384, 0);
 
 /// Where records are built; see `scratch`.
 #[map]

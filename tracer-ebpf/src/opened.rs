@@ -8,6 +8,7 @@ use crate::{
     kernel::{self, offset, read, read_user},
     record::{self, Out},
     scratch::Scratch,
+    storm,
     walk::knark_walk,
     wanted::{self, Wanted, knark_wanted_argument, knark_wanted_walked},
 };
@@ -152,6 +153,8 @@ pub unsafe fn report(s: *mut Scratch, number: u32, of: Opened) {
         if opened.dentry != 0 {
             file::inode(head, &raw mut (*body).inode, opened.dentry);
         }
-        Out::emit(out, kind::OPEN, record::QUIET);
+        if !storm::holds_back(s, number, kind::OPEN) {
+            Out::emit(out, kind::OPEN, record::QUIET);
+        }
     }
 }

@@ -6,7 +6,7 @@
 
 use core::ptr;
 
-use knark_abi::{ExeKey, WantedKey};
+use knark_abi::{ExeKey, RepeatKey, Repeated, WantedKey};
 
 use crate::{call::Given, go::Copies, kernel, maps::SCRATCH, record::Out, walk::Walk};
 
@@ -36,6 +36,10 @@ pub struct Scratch {
     pub wanted: WantedKey,
     /// While that is looked through, the four bytes before this one.
     pub before: u32,
+    /// What repeats of the record have in common.
+    pub repeat: RepeatKey,
+    /// What is kept for them.
+    pub repeated: Repeated,
 }
 
 /// Does something with scratch memory that is nobody else's meanwhile. It gets its number, too, for [`of`]. None if all of

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use knark_specs::frame::{CONTAINER_SLOTS, Container, HostFilter, Item, PodVerdict, Target};
+use knark_specs::frame::{CONTAINER_SLOTS, Container, HostFilter, Item, Limited, PodVerdict, Target};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
@@ -217,6 +217,25 @@ impl Containers {
     /// How many cgroups could not be watched.
     pub fn blind(&self) -> u64 {
         self.blind
+    }
+
+    /// Whose rate limit it is that holds for this cgroup: the container's name, or the cgroup's own.
+    pub fn limited(&self, id: u64) -> Limited {
+        let Some(cgroup) = self.cgroups.get(&id) else { return Limited::default() };
+        match (&cgroup.place, self.names(cgroup)) {
+            (Place::Container { id, .. }, names) => {
+                let unnamed = Names::default();
+                let names = names.unwrap_or(&unnamed);
+                Limited {
+                    namespace: names.namespace.clone(),
+                    pod: names.pod.clone(),
+                    container: names.container.clone(),
+                    container_id: id.clone(),
+                    ..Limited::default()
+                }
+            }
+            _ => Limited { cgroup: String::from_utf8_lossy(&cgroup.path).into_owned(), ..Limited::default() },
+        }
     }
 
     /// What to do with an event of this cgroup; `None` when the cgroup isn't known.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use knark_specs::{
-    frame::{self, Exec, Exit, File, FileOp, Item, Path},
+    frame::{self, Exec, Exit, File, FileOp, Item, Path, Repeats},
     path,
 };
 
@@ -135,6 +135,7 @@ fn file<'a>(head: &'a bpf::Head, process: u32, comm: &[u8], op: FileOp, result: 
             marks if marks & mark::COMPAT != 0 => "32-bit",
             _ => bpf::call_name(call),
         },
+        repeats: head.repeats.map(|bpf::Repeats { count, first_ns, last_ns }| Repeats { count, first_ns, last_ns }),
     }
 }
 

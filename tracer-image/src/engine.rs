@@ -1,6 +1,7 @@
 //! The tracer's heart: takes records from the kernel, decides, names, encodes, and hands batches to the outbox.
 
 mod api;
+mod limits;
 mod log;
 mod plan;
 mod want;
@@ -13,6 +14,7 @@ use std::{
 
 use knark_specs::frame::{Ending, Hello, LOG_FOLDER, Plan, PodVerdict, Portable, Probe, Stage, Status, Up};
 
+use self::limits::Limits;
 use crate::{
     api::{plausible::Judge, requests::Requests},
     batch,
@@ -126,6 +128,7 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
             condemned: Vec::new(),
             requests_sent: 0,
             filtered: 0,
+            limits: Limits::default(),
             incomplete: false,
             mkdirs_lost: 0,
             plan,
@@ -182,6 +185,7 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
                 tracer.containers.apply(probes)?;
                 tracer.release();
                 tracer.hold.expire(Instant::now());
+                tracer.take_repeats(probes)?;
                 tracer.flush();
                 let complete_to = if drained.all { before.min(unsettled_ns).saturating_sub(WATERMARK_LAG) } else { 0 };
                 self.outbox.status(tracer.status(probes, complete_to)?);
@@ -218,6 +222,7 @@ fn drain(tracer: &mut Tracer, probes: &mut Probes) -> Result<Drained, EngineErro
             drained.hurried += usize::from(!matches!(record, Record::Api(_)));
             tracer.take(bytes, &record);
         });
+        tracer.forget_rates(probes)?;
         tracer.containers.apply(probes)?;
         drained.taken += got;
         drained.all = got < PIECE;
@@ -231,6 +236,7 @@ fn empty(tracer: &mut Tracer, probes: &mut Probes) -> Result<Status, EngineError
     let mut until = Instant::now() + EMPTYING;
     tracer.hold.abandon();
     loop {
+        tracer.take_repeats(probes)?;
         // Counted before the ring is emptied: what comes later must not be missed in the sum.
         let mut status = tracer.status(probes, clock::boot_ns())?;
         let drained = drain(tracer, probes)?;
@@ -273,6 +279,7 @@ struct Tracer {
     /// Those of `sent` that are requests.
     requests_sent: u64,
     filtered: u64,
+    limits: Limits,
     /// There are cgroups that the table lacks.
     incomplete: bool,
     mkdirs_lost: u64,
@@ -292,29 +299,47 @@ impl Tracer {
             Record::Api(step) => return self.take_step(step),
             Record::ApiBody(piece) => return self.requests.add(piece),
             Record::CgroupMkdir(made) => return self.containers.add(made.id, made.parent, made.path),
-            Record::CgroupRmdir(gone) => return self.containers.remove(gone.id),
+            Record::CgroupRmdir(gone) => {
+                self.limits.leaves(gone.id);
+                return self.containers.remove(gone.id);
+            }
             _ => {}
         }
-        let event = want::is_event(&self.plan, record);
+        let events = want::events(&self.plan, record);
         let wanted = want::is_wanted(self.wanted.as_ref(), record);
         // Here, and not where it is judged again: each is counted once.
-        self.filtered += u64::from(event && !wanted);
+        self.filtered += if wanted { 0 } else { events };
         // An exec that isn't wanted still tells what its process runs.
         if wanted || matches!(record, Record::Exec(_)) {
-            self.judge(bytes, record, event && wanted);
+            self.judge(bytes, record, if wanted { events } else { 0 });
         }
     }
 
-    /// Does with a record what becomes of its cgroup's. `event` says whether it counts as an event.
-    fn judge(&mut self, bytes: &[u8], record: &Record<'_>, event: bool) {
+    /// Takes what was counted as repeats, as far as their time is over.
+    fn take_repeats(&mut self, probes: &mut Probes) -> Result<(), EngineError> {
+        Ok(probes.take_repeats(clock::boot_ns(), |bytes, record| self.take(bytes, &record))?)
+    }
+
+    /// What control groups lost that are gone is remembered here, and the kernel has room for others.
+    fn forget_rates(&mut self, probes: &mut Probes) -> Result<(), EngineError> {
+        for id in self.limits.take_leaving() {
+            if let Some(lost) = probes.forget_rate(id)? {
+                self.limits.settle(self.containers.limited(id), lost);
+            }
+        }
+        Ok(())
+    }
+
+    /// Does with a record what becomes of its cgroup's. It counts as so many events.
+    fn judge(&mut self, bytes: &[u8], record: &Record<'_>, events: u64) {
         match self.containers.decision(record.head().cgroup) {
-            Some(Decision::Send) => self.send(record, event),
-            Some(Decision::Drop) => self.filtered += u64::from(event),
-            Some(Decision::Hold { pod_uid }) => self.hold.push(pod_uid, bytes, event),
+            Some(Decision::Send) => self.send(record, events),
+            Some(Decision::Drop) => self.filtered += events,
+            Some(Decision::Hold { pod_uid }) => self.hold.push(pod_uid, bytes, events),
             // The record of its making was lost, and the kernel let it inherit a verdict: whose it is, the tree tells.
             None => {
                 self.incomplete = true;
-                self.hold.push(&unknown(record.head().cgroup), bytes, event);
+                self.hold.push(&unknown(record.head().cgroup), bytes, events);
             }
         }
     }
@@ -326,15 +351,15 @@ impl Tracer {
         for released in self.hold.release(|key| containers.is_decided(key) || known(key)) {
             for bytes in released.iter() {
                 if let Some(record) = Record::parse(bytes) {
-                    let event = want::is_event(&self.plan, &record) && want::is_wanted(self.wanted.as_ref(), &record);
-                    self.judge(bytes, &record, event);
+                    let wanted = want::is_wanted(self.wanted.as_ref(), &record);
+                    self.judge(bytes, &record, if wanted { want::events(&self.plan, &record) } else { 0 });
                 }
             }
         }
     }
 
-    fn send(&mut self, record: &Record<'_>, event: bool) {
-        let head = record.head();
+    fn send(&mut self, record: &Record<'_>, events: u64) {
+        let (head, event) = (record.head(), events > 0);
         let container = self.containers.slot(head.cgroup, &mut self.batch);
         match record {
             Record::Exec(exec) => {
@@ -359,13 +384,13 @@ impl Tracer {
             }
             Record::Api(_) | Record::ApiBody(_) | Record::CgroupMkdir(_) | Record::CgroupRmdir(_) => {}
         }
-        self.sent += u64::from(event);
+        self.sent += events;
         if self.batch.len() >= batch::FULL {
             self.flush();
         }
     }
 
-    fn status(&mut self, probes: &Probes, watermark_ns: u64) -> Result<Status, EngineError> {
+    fn status(&mut self, probes: &mut Probes, watermark_ns: u64) -> Result<Status, EngineError> {
         let counters = probes.counters().map_err(|e| EngineError::Io("reading the kernel's counters".into(), e))?;
         let kinds = [
             (self.plan.exec, counters.exec()),
@@ -382,6 +407,8 @@ impl Tracer {
         let mkdirs_lost = counters.cgroup_mkdir().lost();
         self.incomplete |= mkdirs_lost > std::mem::replace(&mut self.mkdirs_lost, mkdirs_lost);
         let skipped = counters.missed.unwrap_or(0) + counters.scope_lost + self.containers.blind();
+        let too_fast = sum(|count| count.lost_rate);
+        self.limits.look(too_fast, probes, &self.containers)?;
         let lost = [
             (Stage::Ring, sum(|count| count.lost_ring) + steps.lost_ring + pieces.lost_ring),
             (
@@ -391,10 +418,11 @@ impl Tracer {
             // Records that aren't understood have been seen and emitted.
             (Stage::Probe, skipped + probes.malformed()),
             (Stage::Held, self.hold.lost()),
+            (Stage::RateLimit, too_fast),
         ];
         Ok(Status {
             // Calls that have begun and not returned aren't events yet.
-            seen: sum(|count| count.emitted + count.lost())
+            seen: sum(|count| count.emitted + count.aggregated + count.lost())
                 + skipped
                 + self.requests_sent
                 + steps.lost()
@@ -406,6 +434,7 @@ impl Tracer {
             lost: lost.into_iter().filter(|(_, n)| *n > 0).collect(),
             watermark_ns,
             realtime_offset_ns: clock::realtime_offset_ns(),
+            limited: self.limits.told().to_vec(),
             ..Status::default()
         })
     }

@@ -34,11 +34,11 @@ pub struct Released {
 }
 
 impl Hold {
-    /// Keeps a record. `event` says whether it counts as an event.
-    pub fn push(&mut self, pod_uid: &str, record: &[u8], event: bool) {
+    /// Keeps a record that counts as so many events.
+    pub fn push(&mut self, pod_uid: &str, record: &[u8], events: u64) {
         let Ok(length) = u32::try_from(record.len()) else { return };
         if self.bytes + record.len() > CAPACITY {
-            self.lost += u64::from(event);
+            self.lost += events;
             return;
         }
         let held = match self.pods.get_mut(pod_uid) {
@@ -51,9 +51,9 @@ impl Hold {
         };
         held.records.extend(length.to_ne_bytes());
         held.records.extend_from_slice(record);
-        held.events += u64::from(event);
+        held.events += events;
         self.bytes += 4 + record.len();
-        self.events += u64::from(event);
+        self.events += events;
     }
 
     /// Takes out what is held of the pods for which `ready` is true.
@@ -117,8 +117,8 @@ mod tests {
     fn what_is_held_comes_back_in_order() {
         let mut hold = Hold::default();
         for n in 0..3u8 {
-            hold.push("a", &vec![n; usize::from(n)], true);
-            hold.push("b", &[9], false);
+            hold.push("a", &vec![n; usize::from(n)], 1);
+            hold.push("b", &[9], 0);
         }
         assert_eq!(hold.events(), 3);
         let released = hold.release(|uid| uid == "a");
@@ -132,14 +132,14 @@ mod tests {
     #[test]
     fn what_is_not_decided_in_time_or_finds_no_room_is_counted() {
         let mut hold = Hold::default();
-        hold.push("a", &[1], true);
-        hold.push("a", &[1], false);
+        hold.push("a", &[1], 1);
+        hold.push("a", &[1], 0);
         hold.expire(Instant::now());
         assert_eq!((hold.events(), hold.lost()), (1, 0));
         hold.expire(Instant::now() + PATIENCE * 2);
         assert_eq!((hold.events(), hold.lost()), (0, 1));
         for _ in 0..20 {
-            hold.push("b", &vec![0; 1 << 20], true);
+            hold.push("b", &vec![0; 1 << 20], 1);
         }
         assert_eq!(hold.events() + hold.lost(), 21);
         hold.abandon();

@@ -91,11 +91,27 @@ impl Processes {
             }
             return slot;
         }
+        if head.repeats.is_some() {
+            return self.past(head, container, batch);
+        }
         let (source, comm, image) = self.inherited(head).or_else(|| self.found(head)).unwrap_or_else(|| {
             let comm = head.comm().to_vec();
             (ProcessSource::Unknown, comm, Image::default())
         });
         self.insert(head, container, (source, comm, image), batch)
+    }
+
+    /// A slot that holds until the next one is given, for what a process did that may have executed something else or ended since, and
+    /// was not remembered. What is there under its pid says nothing of it.
+    fn past(&mut self, head: &Head, container: u32, batch: &mut Vec<u8>) -> u32 {
+        let nothing = || (ProcessSource::Unknown, head.comm().to_vec(), Image::default());
+        let (source, comm, image) = self.inherited(head).unwrap_or_else(nothing);
+        let (uid, gid, ppid) = (head.uid, head.gid, head.ppid);
+        let entry = Entry { identity: Identity::of(head), container, uid, gid, used: false, ppid, source, comm, image };
+        let slot = self.place();
+        define(slot, &entry, batch);
+        self.free.push(slot);
+        slot
     }
 
     /// A process executed a program: its slot, filled anew.

@@ -78,6 +78,17 @@ pub struct Args {
     /// Size of each node's kernel buffer, a power of two such as 512K or 32M
     #[arg(long, value_name = "SIZE", value_parser = ring_bytes)]
     ring_buffer: Option<u32>,
+    /// Let each container make so many file events per second; what it makes beyond that is lost, and counted for it
+    ///
+    /// So one that makes a storm of them takes no room from the others. After a quiet second it can make as many at once.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate_limit: Option<u32>,
+    /// Count repeats of a file event, and tell once a second how many there were
+    ///
+    /// Repeats do the same to the same file with the same flags and outcome, in the same container, as the same user, and by the same
+    /// program (exe), or by the same process (process). exe if not given; with policies, whose rules may tell processes apart, process.
+    #[arg(long, value_name = "BY", value_enum, require_equals = true)]
+    aggregate: Option<Option<Repeats>>,
     /// Also write all that arrives to this new file, for replay
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
@@ -101,6 +112,15 @@ pub struct Args {
     btf: BtfFlags,
     #[command(flatten)]
     connection: ConnectionFlags,
+}
+
+/// What repeats of an event have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Repeats {
+    /// The program, whichever process runs it
+    Exe,
+    /// The process
+    Process,
 }
 
 /// What to do with policies.

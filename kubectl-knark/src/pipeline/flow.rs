@@ -197,7 +197,7 @@ impl Flow {
         let mut shown = Ok(());
         let fed = assembler.feed(rest.batch.items.get(rest.read..).unwrap_or_default(), |event| {
             let node = &mut self.nodes[at];
-            node.received += 1;
+            node.received = node.received.saturating_add(event.events());
             node.tell(event.boot_ns);
             let time_ns = node.here(event.boot_ns);
             self.merge.push(at, time_ns, event, now);
@@ -371,7 +371,7 @@ impl Flow {
         let event = &event;
         let enough = self.options.max_events.is_some_and(|most| self.shown >= most);
         if enough || self.unread || !self.options.filter.wants(event) {
-            self.nodes[at].discarded += 1;
+            self.nodes[at].discard(event);
             return Ok(());
         }
         let matches = match &mut self.options.alerts {
@@ -379,12 +379,12 @@ impl Flow {
             None => Vec::new(),
         };
         if matches.is_empty() && self.options.alerts.is_some() {
-            self.nodes[at].discarded += 1;
+            self.nodes[at].discard(event);
             return Ok(());
         }
         self.head();
         self.options.render.event(event, &matches, &mut self.out).context("rendering an event")?;
-        self.nodes[at].shown += 1;
+        self.nodes[at].show(event);
         self.shown += 1;
         // A recording is read to its end all the same, for the sums.
         self.over |= self.options.live && self.options.max_events.is_some_and(|most| self.shown >= most);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use knark_specs::{
     assemble::Assembler,
-    event::{self, NodeSums},
-    frame::{Hello, Stage, Status},
+    event::{self, Event, NodeSums},
+    frame::{Hello, LIMITED_AT_MOST, Limited, Stage, Status},
 };
 
 /// What the plugin knows of a node.
@@ -23,6 +23,8 @@ pub struct Node {
     pub received: u64,
     /// Events that the renderer was given.
     pub shown: u64,
+    /// Events that it was given in the count of another only.
+    pub aggregated: u64,
     /// Events that arrived and that nobody wanted: a replay's filter, or beyond `--max-events`.
     pub discarded: u64,
     /// The first and the last time that it told, by its own clock.
@@ -66,6 +68,17 @@ impl Node {
         self.told = Some((first.min(boot_ns), last.max(boot_ns)));
     }
 
+    /// Counts an event that the renderer was given.
+    pub fn show(&mut self, event: &Event) {
+        self.shown += 1;
+        self.aggregated = self.aggregated.saturating_add(event.events().saturating_sub(1));
+    }
+
+    /// Counts an event that nobody wanted.
+    pub fn discard(&mut self, event: &Event) {
+        self.discarded = self.discarded.saturating_add(event.events());
+    }
+
     /// Takes a newly measured clock.
     pub fn set_clock(&mut self, offset_ns: i64) {
         self.clock_offset_ns = offset_ns;
@@ -81,7 +94,7 @@ impl Node {
     }
 
     /// What became of its events. What the tracer had sent or held and what never arrived was lost on the way, so that
-    /// seen = shown + filtered + lost always holds.
+    /// seen = shown + aggregated + filtered + lost always holds.
     pub fn sums(&self) -> NodeSums {
         let mut lost: BTreeMap<String, u64> = BTreeMap::new();
         for (stage, n) in &self.status.lost {
@@ -89,7 +102,9 @@ impl Node {
             *sum = sum.saturating_add(*n);
         }
         let filtered = self.status.filtered.saturating_add(self.discarded);
-        let known = lost.values().fold(self.shown.saturating_add(filtered), |sum, n| sum.saturating_add(*n));
+        let known = lost
+            .values()
+            .fold(self.shown.saturating_add(self.aggregated).saturating_add(filtered), |sum, n| sum.saturating_add(*n));
         let seen = self.status.seen.max(known);
         let missing = seen - known;
         if missing > 0 {
@@ -99,11 +114,18 @@ impl Node {
             node: self.name.clone(),
             seen,
             shown: self.shown,
+            aggregated: self.aggregated,
             filtered,
             lost,
+            limited: self.status.limited.iter().take(LIMITED_AT_MOST + 1).map(limited).collect(),
             incomplete: self.assembler.is_some() && !self.said_bye,
         }
     }
+}
+
+fn limited(told: &Limited) -> event::Limited {
+    let Limited { namespace, pod, container, container_id, cgroup, lost } = told.clone();
+    event::Limited { namespace, pod, container, container_id, cgroup, lost }
 }
 
 #[cfg(test)]

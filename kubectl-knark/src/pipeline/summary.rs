@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, time::Duration};
 
 use comfy_table::{CellAlignment, Table, presets};
-use knark_specs::event::{NodeSums, SCHEMA, Summary, SummaryKind, Sums};
+use knark_specs::event::{Limited, NodeSums, SCHEMA, Summary, SummaryKind, Sums};
 
 use crate::render::escape;
 
@@ -14,6 +14,7 @@ pub fn of(nodes: Vec<NodeSums>, ran: Duration) -> Summary {
         // A millisecond is as precise as this gets.
         seconds: (ran.as_secs_f64() * 1e3).round() / 1e3,
         shown: sum(|n| n.shown),
+        aggregated: sum(|n| n.aggregated),
         filtered: sum(|n| n.filtered),
         lost: sum(lost),
         matches: None,
@@ -24,9 +25,10 @@ pub fn of(nodes: Vec<NodeSums>, ran: Duration) -> Summary {
 
 /// The summary for a person: a sentence, and a table where there is more to say than that.
 pub fn text(sums: &Sums) -> String {
-    let Sums { seconds, shown, filtered, lost: total, nodes, matches: _ } = sums;
+    let Sums { seconds, shown, aggregated, filtered, lost: total, nodes, matches: _ } = sums;
     let events = if *shown == 1 { "event" } else { "events" };
-    let mut text = format!("{shown} {events} shown, {filtered} filtered, {total} lost");
+    let repeats = if *aggregated > 0 { format!(", {aggregated} more in their counts") } else { String::new() };
+    let mut text = format!("{shown} {events} shown{repeats}, {filtered} filtered, {total} lost");
     match nodes.as_slice() {
         [] => {}
         [node] => {
@@ -42,7 +44,29 @@ pub fn text(sums: &Sums) -> String {
             let _ = writeln!(text, "{}", line.trim_end());
         }
     }
+    for node in nodes {
+        let others = node.limited.len().saturating_sub(NAMED);
+        for limited in node.limited.iter().take(NAMED) {
+            let _ = writeln!(text, "over the rate limit: {}, {} lost", escape::cell(&name(limited)), limited.lost);
+        }
+        if others > 0 {
+            let _ =
+                writeln!(text, "over the rate limit: {others} more on {} (-o json has their names)", escape::cell(&node.node));
+        }
+    }
     text
+}
+
+/// As many of a node's containers are named that were over the rate limit.
+const NAMED: usize = 5;
+
+/// Whose events were lost.
+fn name(limited: &Limited) -> String {
+    let Limited { namespace, pod, container, container_id, cgroup, .. } = limited;
+    let container = if container.is_empty() { container_id.get(..12).unwrap_or(container_id) } else { container };
+    let parts = [namespace.as_str(), pod, container, cgroup];
+    let known: Vec<_> = parts.into_iter().map(|part| part.trim_start_matches('/')).filter(|part| !part.is_empty()).collect();
+    if known.is_empty() { "others".to_owned() } else { known.join("/") }
 }
 
 fn table(nodes: &[NodeSums]) -> Table {

@@ -45,6 +45,14 @@ impl super::Render for Json {
         write(out, &event.schema)?;
         field(out, "time", &event.time)?;
         field(out, "boot_ns", &event.boot_ns.to_string())?;
+        if let Some(count) = &event.count {
+            field(out, "count", count)?;
+        }
+        for (name, time) in [("first_time", &event.first_time), ("last_time", &event.last_time)] {
+            if let Some(time) = time {
+                field(out, name, time)?;
+            }
+        }
         out.extend_from_slice(self.place(event)?);
         if let Some(thread) = &event.thread {
             field(out, "thread", thread)?;

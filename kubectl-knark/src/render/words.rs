@@ -80,6 +80,9 @@ pub fn detail(event: &Event, extent: Extent) -> Detail<'_> {
         What::Exit { exit } => of_exit(exit),
         What::Api { api } => of_api(api, extent),
     };
+    if let Some(count) = event.count {
+        detail.tail.push_str(&format!(" x{count}"));
+    }
     // Whose shell it is says more than all else: the end of the line is what a narrow terminal cuts.
     let cause = event.cause.as_ref().filter(|cause| full || is_worth_a_mark(event, cause)).map(|cause| of_cause(cause));
     detail.marks.splice(..0, cause);

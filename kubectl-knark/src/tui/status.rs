@@ -37,6 +37,9 @@ pub fn line(model: &Model, width: usize) -> Line<'static> {
         line.add(&cell(&model.status.waiting), Some(Color::Yellow));
     }
     line.add(&format!("{} {}", sums.shown, if sums.shown == 1 { "event" } else { "events" }), None);
+    if sums.aggregated > 0 {
+        line.add(&format!("{} more in their counts", sums.aggregated), None);
+    }
     for (severity, n) in sums.matches.iter().flatten().rev() {
         line.add(&format!("{n} {}", severity.name()), None);
     }

@@ -81,6 +81,7 @@ const FILE: File<'static> = File {
     xattr: b"",
     thread: b"",
     syscall: "openat",
+    repeats: None,
 };
 
 fn bytes(items: &[Item<'_>]) -> Vec<u8> {

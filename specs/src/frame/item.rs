@@ -395,6 +395,23 @@ pub struct File<'b> {
     /// The syscall, such as `fchmodat2`; or `io_uring`, or `32-bit`.
     #[n(20)]
     pub syscall: &'b str,
+    /// It stands for several, which are repeats of one that was told before; `time_ns` is then when they were counted.
+    #[n(21)]
+    pub repeats: Option<Repeats>,
+}
+
+/// Repeats of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Repeats {
+    /// How many.
+    #[n(0)]
+    pub count: u64,
+    /// When the first of them was (`CLOCK_BOOTTIME`, ns).
+    #[n(1)]
+    pub first_ns: u64,
+    /// When the last one was.
+    #[n(2)]
+    pub last_ns: u64,
 }
 
 /// A process ended.

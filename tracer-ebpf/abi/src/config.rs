@@ -34,6 +34,10 @@ pub mod feature {
     pub const EXIT: u32 = 1 << 2;
     /// Not everything that is done to files is wanted: `Config::anywhere`, `Config::somewhere` and the map of paths say what.
     pub const WANTED: u32 = 1 << 3;
+    /// Repeats of file events are counted instead of reported, see [`crate::RepeatKey`].
+    pub const AGGREGATE: u32 = 1 << 4;
+    /// With it: those of another process are no repeats.
+    pub const BY_PROCESS: u32 = 1 << 5;
 }
 
 /// `Call::effect`: what is done to a file, by whichever call; also the bit's number in masks of what is wanted. User space
@@ -111,8 +115,11 @@ pub struct Config {
     /// By operation ([`crate::Op`]): whether the kernel's function for it is given names that have been copied (`struct
     /// filename`), or pointers to the process's memory.
     pub copied_names: u64,
+    /// How long a control group must wait after a file event for it to be made up for, in ns, where their rate is limited;
+    /// 0: it isn't.
+    pub event_ns: u64,
 }
-const _: () = assert!(size_of::<Config>() == 64);
+const _: () = assert!(size_of::<Config>() == 72);
 
 /// How to read a call's arguments: each field is the argument's index, or one of the constants below.
 #[repr(C)]
@@ -239,8 +246,9 @@ pub struct Offsets {
     pub filename_name: u32,
     pub openflags_open_flag: u32,
     pub openflags_mode: u32,
+    pub mm_exe_file: u32,
 }
-const _: () = assert!(size_of::<Offsets>() == 70 * 4);
+const _: () = assert!(size_of::<Offsets>() == 71 * 4);
 
 /// One kind of event on one CPU.
 #[repr(C)]
@@ -254,5 +262,9 @@ pub struct Count {
     pub lost_ring: u64,
     /// Calls that found no room in the map of calls that have begun.
     pub lost_inflight: u64,
+    /// Events beyond the rate limit of their control group.
+    pub lost_rate: u64,
+    /// Events that were counted as repeats.
+    pub aggregated: u64,
 }
-const _: () = assert!(size_of::<Count>() == 32);
+const _: () = assert!(size_of::<Count>() == 48);

@@ -10,11 +10,13 @@ mod api;
 mod config;
 mod op;
 mod record;
+mod storm;
 
 pub use api::*;
 pub use config::*;
 pub use op::*;
 pub use record::*;
+pub use storm::*;
 
 /// Longest string that one path part may have in a record, `PATH_MAX` without its terminator.
 pub const PATH_BYTES: usize = 4095;

@@ -94,6 +94,8 @@ pub mod mark {
     pub const IO_URING: u32 = 1 << 15;
     /// By a 32-bit system call.
     pub const COMPAT: u32 = 1 << 16;
+    /// The record stands for several events: behind its strings lies [`crate::Repeats`]. User space makes such records.
+    pub const REPEATS: u32 = 1 << 17;
 }
 
 /// [`PathBody::note`]: what is done to the file ([`crate::effect`]), and this bit.

@@ -2,7 +2,7 @@
 
 use knark_abi::kind;
 
-/// One kind of event. `seen == emitted + lost_ring + lost_inflight + in_flight()` holds exactly.
+/// One kind of event. `seen == emitted + aggregated + lost() + in_flight()` holds exactly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     /// Events in scope.
@@ -13,17 +13,21 @@ pub struct Count {
     pub lost_ring: u64,
     /// Calls that found no room in the map of calls that have begun.
     pub lost_inflight: u64,
+    /// Events beyond the rate limit of their control group.
+    pub lost_rate: u64,
+    /// Events counted as repeats, see [`super::Probes::take_repeats`].
+    pub aggregated: u64,
 }
 
 impl Count {
     /// All that was lost.
     pub const fn lost(&self) -> u64 {
-        self.lost_ring + self.lost_inflight
+        self.lost_ring + self.lost_inflight + self.lost_rate
     }
 
     /// Calls that have begun and not ended.
     pub const fn in_flight(&self) -> u64 {
-        self.seen.saturating_sub(self.emitted + self.lost())
+        self.seen.saturating_sub(self.emitted + self.aggregated + self.lost())
     }
 }
 

@@ -17,11 +17,12 @@ use aya::{
 use knark_abi::{CONTROL, Config, ExeKey, WANTED_BYTES, control, feature, scope};
 
 use super::{
-    AttachError, CgroupVersion, Hierarchy, Missing, Options, ProbeState, ProbeStatus, Tier, Wanted, api,
+    Aggregate, AttachError, CgroupVersion, Hierarchy, Missing, Options, ProbeState, ProbeStatus, Tier, Wanted, api,
     btf::Btf,
     calls::{self, WATCHED},
     cgroups, link, offsets, precise,
     refusal::{loading, refused, verdict},
+    storm,
     tracefs::Events,
     wanted,
 };
@@ -89,6 +90,8 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
         ("EXITED", options.events.exit),
         ("API_SERVERS", options.events.api),
         ("API_RESPONSES", options.body_bytes > 0),
+        ("REPEATS", options.aggregate.is_some()),
+        ("RATES", options.events_per_second.is_some()),
     ] {
         if !used {
             setup.map_max_entries(map, 1);
@@ -96,6 +99,7 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
     }
     let mut ebpf = setup.load(OBJECT).map_err(|e| loading("loading the eBPF maps", e))?;
     fill(&mut ebpf, options, wanted.as_ref())?;
+    storm::prepare(&mut ebpf).map_err(filling)?;
     let switch = |ebpf: &mut Ebpf, state| control(ebpf, state).map_err(switching);
     switch(&mut ebpf, control::TRY)?;
 
@@ -162,6 +166,12 @@ fn config(
         config.features |= feature::WANTED;
         (config.anywhere, config.somewhere) = (files.anywhere, files.somewhere);
     }
+    config.features |= match options.aggregate {
+        None => 0,
+        Some(Aggregate::ByExe) => feature::AGGREGATE,
+        Some(Aggregate::ByProcess) => feature::AGGREGATE | feature::BY_PROCESS,
+    };
+    config.event_ns = options.events_per_second.map_or(0, |rate| NANOS / u64::from(rate.get()).min(NANOS));
     config.body_bytes = options.body_bytes;
     config.compat = offsets::compat();
     if let Some(hierarchy) = hierarchy {
@@ -176,6 +186,9 @@ fn config(
     Ok(config)
 }
 
+/// Nanoseconds of a second.
+const NANOS: u64 = 1_000_000_000;
+
 /// Size of a kernel stack on the kernels (before 5.15) where the programs have to know it.
 const THREAD_SIZE: u32 = 16 << 10;
 
@@ -185,8 +198,12 @@ fn ring_size(bytes: u32) -> u32 {
     bytes.clamp(page, 1 << 30).next_power_of_two()
 }
 
+fn filling(e: LoaderMapError) -> AttachError {
+    AttachError::Failed { what: "filling the filter".into(), source: e.into() }
+}
+
 fn fill(ebpf: &mut Ebpf, options: &Options, wanted: Option<&wanted::Kernel>) -> Result<(), AttachError> {
-    let failed = |e: LoaderMapError| AttachError::Failed { what: "filling the filter".into(), source: e.into() };
+    let failed = filling;
     let mut comms: HashMap<_, [u8; 16], u8> = map(ebpf, "COMMS").map_err(failed)?;
     for comm in &options.scope.comms {
         comms.insert(comm, 1, 0).map_err(failed)?;

@@ -27,6 +27,7 @@ mod precise;
 mod probes;
 mod record;
 mod refusal;
+mod storm;
 mod tracefs;
 mod wanted;
 
@@ -39,8 +40,8 @@ pub use exec::{Ancestor, Ancestors, Args, Exec, ExecArgs, Upper};
 pub use file::{Open, PathCall, PathName, PathSource, Xattr};
 pub use knark_abi::{Op, kind, mark, site, text, walk};
 pub use plan::{API_SERVER, Missing, ProbeState, ProbeStatus, Tier, not_precise};
-pub use probes::{Events, Options, Probes, Scope, Verdict};
-pub use record::{Api, ApiBody, Cgroup, Exit, Head, Inode, Record};
+pub use probes::{Aggregate, Events, Options, Probes, Scope, Verdict};
+pub use record::{Api, ApiBody, Cgroup, Exit, Head, Inode, Record, Repeats};
 pub use wanted::Wanted;
 
 use wanted::Effects;

@@ -89,6 +89,7 @@ pub(super) fn of(btf: &Btf) -> Result<Offsets, Error> {
         filename_name: btf.offset("filename", "name")?,
         openflags_open_flag: btf.offset("open_flags", "open_flag")?,
         openflags_mode: btf.offset("open_flags", "mode")?,
+        mm_exe_file: btf.offset("mm_struct", "exe_file")?,
     })
 }
 

@@ -24,7 +24,7 @@ macro_rules! plain {
         )*
     };
 }
-plain!(Header, ApiBody, ApiChunk, OpenBody, PathBody, ExecBody, ArgsBody, ExitBody, CgroupBody, abi::Ancestor);
+plain!(Header, abi::Repeats, ApiBody, ApiChunk, OpenBody, PathBody, ExecBody, ArgsBody, ExitBody, CgroupBody, abi::Ancestor);
 
 /// What is left of a record.
 struct Bytes<'a>(&'a [u8]);
@@ -51,7 +51,14 @@ pub(super) fn record(bytes: &[u8]) -> Option<Record<'_>> {
     if raw.len as usize != bytes.len() {
         return None;
     }
-    let head = head(&raw)?;
+    let mut head = head(&raw)?;
+    if head.has(mark::REPEATS) {
+        let strings = rest.0.len().checked_sub(size_of::<abi::Repeats>())?;
+        let (strings, behind) = rest.0.split_at_checked(strings)?;
+        let abi::Repeats { count, first_ns, last_ns } = Bytes(behind).read()?;
+        head.repeats = Some(super::Repeats { count, first_ns, last_ns });
+        rest = Bytes(strings);
+    }
     Some(match raw.kind {
         kind::EXEC => Record::Exec(exec(head, rest)?),
         kind::EXEC_ARGS => Record::ExecArgs(args(head, rest)?),
@@ -93,6 +100,7 @@ fn head(raw: &Header) -> Option<Head> {
         parent_start_ns: raw.parent_start_ns,
         exec_id: raw.exec_id,
         comm: raw.comm,
+        repeats: None,
     })
 }
 
@@ -309,6 +317,25 @@ mod tests {
         }
     }
 
+    /// The same record, standing for several events.
+    fn repeated(mut bytes: Vec<u8>) -> Vec<u8> {
+        let repeats = bytes_of(&abi::Repeats { count: 5, first_ns: 6, last_ns: 7 });
+        let marks = mark::INODE | mark::REPEATS;
+        let len = u32::try_from(bytes.len() + repeats.len()).unwrap();
+        bytes[..4].copy_from_slice(&len.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&marks.to_ne_bytes());
+        [bytes, repeats].concat()
+    }
+
+    #[test]
+    fn what_stands_for_several_says_so() {
+        let bytes = repeated(rename(text::PRESENT));
+        let Some(Record::Path(call)) = record(&bytes) else { panic!() };
+        assert_eq!(&call.path.joined()[..], b"/w/one");
+        assert_eq!(call.head.repeats, Some(crate::bpf::Repeats { count: 5, first_ns: 6, last_ns: 7 }));
+        assert_eq!((call.head.events(), record(&rename(text::PRESENT)).unwrap().head().events()), (5, 1));
+    }
+
     #[test]
     fn what_was_found_goes_before_what_was_asked_for() {
         let mut body = PathBody {
@@ -369,6 +396,7 @@ mod tests {
         let all = [
             rename(text::PRESENT),
             whole(kind::OPEN, Op::Openat, &bytes_of(&open), b"/etc"),
+            repeated(whole(kind::OPEN, Op::Openat, &bytes_of(&open), b"/etc")),
             whole(kind::EXEC, Op::Open, &bytes_of(&exec), &[&ancestor[..], b"/xx/abc"].concat()),
             whole(kind::EXEC_ARGS, Op::Open, &bytes_of(&ArgsBody { offset: 0, len: 3 }), b"abc"),
             whole(

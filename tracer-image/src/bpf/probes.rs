@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    num::NonZeroU32,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
     time::Duration,
@@ -16,7 +17,7 @@ use rustix::event::epoll;
 
 use super::{
     ApiProbes, AttachError, Count, Counters, Hierarchy, MapError, ProbeStatus, Record, Wanted, api, cgroups, info, link, load,
-    parse,
+    parse, storm,
 };
 use crate::api::binary::Site;
 
@@ -40,6 +41,21 @@ pub struct Options {
     pub btf: Option<Vec<u8>>,
     /// Whether the precise tier is used where this kernel allows it.
     pub precise: bool,
+    /// So many file events each control group can make per second, and as many at once after a quiet one; what it makes beyond them
+    /// is lost. None: any number.
+    pub events_per_second: Option<NonZeroU32>,
+    /// Whether file events that are repeats of others are counted instead of reported, and what they have in common.
+    pub aggregate: Option<Aggregate>,
+}
+
+/// What file events have in common that are repeats of one another, besides what is done to which file, how, in which control group
+/// and with which rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aggregate {
+    /// The program: processes that run the same one are as good as each other.
+    ByExe,
+    /// The process, while it runs one program, and the thread's name.
+    ByProcess,
 }
 
 impl Default for Options {
@@ -53,6 +69,8 @@ impl Default for Options {
             exclude_tgids: vec![std::process::id()],
             btf: None,
             precise: true,
+            events_per_second: None,
+            aggregate: None,
         }
     }
 }
@@ -108,6 +126,7 @@ pub struct Probes {
     hierarchy: Option<Hierarchy>,
     options: Options,
     malformed: u64,
+    windows: storm::Windows,
     stopped: bool,
     /// Of the programs, by the time that they were stopped.
     missed: Option<u64>,
@@ -141,6 +160,7 @@ impl Probes {
             hierarchy,
             options: options.clone(),
             malformed: 0,
+            windows: storm::Windows::default(),
             stopped: false,
             missed: None,
             bodiless,
@@ -226,6 +246,32 @@ impl Probes {
         taken
     }
 
+    /// Hands out what was counted as repeats in windows that are over: a record for each event that had any, whose
+    /// [`Head::repeats`](super::Head) says how many. Of the last window, once the probes are detached. `told_ns` is now, in ns since boot, and
+    /// becomes the records' time.
+    pub fn take_repeats(&mut self, told_ns: u64, mut each: impl FnMut(&[u8], Record<'_>)) -> Result<(), MapError> {
+        if self.options.aggregate.is_none() {
+            return Ok(());
+        }
+        let before = if self.stopped { Some(u64::MAX) } else { self.windows.over(told_ns) };
+        let Some(before) = before else { return Ok(()) };
+        storm::take(&mut self.ebpf, before, told_ns, |bytes, count| match parse::record(bytes) {
+            Some(record) => each(bytes, record),
+            None => self.malformed += count,
+        })
+    }
+
+    /// The control groups that were faster than the rate limit allows, by id, and how many of their events are lost for it. Those for
+    /// which there was no room have the id 0.
+    pub fn too_fast(&mut self) -> Result<Vec<(u64, u64)>, MapError> {
+        if self.options.events_per_second.is_none() { Ok(Vec::new()) } else { storm::too_fast(&mut self.ebpf) }
+    }
+
+    /// Forgets how fast a control group was that is gone, and says how many of its events are lost, if any.
+    pub fn forget_rate(&mut self, id: u64) -> Result<Option<u64>, MapError> {
+        if self.options.events_per_second.is_none() { Ok(None) } else { storm::forget(&mut self.ebpf, id) }
+    }
+
     /// Records that [`Self::drain`] could not understand: a defect if it isn't 0.
     pub fn malformed(&self) -> u64 {
         self.malformed
@@ -251,14 +297,18 @@ impl Probes {
     /// What was seen, emitted and lost.
     pub fn counters(&self) -> io::Result<Counters> {
         let counts = self.ebpf.map("COUNTS").ok_or(io::ErrorKind::NotFound)?;
-        let counts: PerCpuArray<_, [u64; 4]> = PerCpuArray::try_from(counts).map_err(io::Error::other)?;
+        let counts: PerCpuArray<_, [u64; 6]> = PerCpuArray::try_from(counts).map_err(io::Error::other)?;
         let mut all = Counters { missed: self.missed.or_else(|| info::missed(&self.ebpf)), ..Counters::default() };
         for (index, count) in (0..).zip(&mut all.kinds) {
-            for [seen, emitted, lost_ring, lost_inflight] in counts.get(&index, 0).map_err(io::Error::other)?.iter() {
+            for [seen, emitted, lost_ring, lost_inflight, lost_rate, aggregated] in
+                counts.get(&index, 0).map_err(io::Error::other)?.iter()
+            {
                 count.seen += seen;
                 count.emitted += emitted;
                 count.lost_ring += lost_ring;
                 count.lost_inflight += lost_inflight;
+                count.lost_rate += lost_rate;
+                count.aggregated += aggregated;
             }
         }
         let processes = &mut all.kinds[kind::SCOPE as usize];

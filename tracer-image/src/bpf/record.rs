@@ -77,12 +77,30 @@ pub struct Head {
     pub exec_id: u64,
     /// Thread name, zero padded.
     pub comm: [u8; 16],
+    /// If it stands for several events, these.
+    pub repeats: Option<Repeats>,
+}
+
+/// Events like one that was reported before. Who did them is told of that one; descriptors that calls returned are not told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repeats {
+    /// How many, not counting that one.
+    pub count: u64,
+    /// When the first of them was, ns since boot.
+    pub first_ns: u64,
+    /// When the last one was.
+    pub last_ns: u64,
 }
 
 impl Head {
     /// The thread's name without its padding.
     pub fn comm(&self) -> &[u8] {
         trim(&self.comm)
+    }
+
+    /// How many events it stands for.
+    pub fn events(&self) -> u64 {
+        self.repeats.map_or(1, |repeats| repeats.count)
     }
 
     /// Whether one of these [`super::mark`]s is set.

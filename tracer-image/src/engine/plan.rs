@@ -1,8 +1,11 @@
 //! What a plan means for the probes.
 
-use std::io::{self, Read as _};
+use std::{
+    io::{self, Read as _},
+    num::NonZeroU32,
+};
 
-use knark_specs::frame::{BODY_BYTES_AT_MOST, BTF_BYTES_AT_MOST, HostFilter, Plan, Target};
+use knark_specs::frame::{Aggregate, BODY_BYTES_AT_MOST, BTF_BYTES_AT_MOST, HostFilter, Plan, Target};
 use rustc_hash::FxHashSet;
 
 use super::EngineError;
@@ -39,6 +42,11 @@ pub fn options(plan: &Plan) -> Result<Options, EngineError> {
             api: plan.api,
         },
         wanted,
+        events_per_second: plan.events_per_second.and_then(NonZeroU32::new),
+        aggregate: plan.aggregate.map(|by| match by {
+            Aggregate::Exe => bpf::Aggregate::ByExe,
+            Aggregate::Process => bpf::Aggregate::ByProcess,
+        }),
         body_bytes: plan.bodies.map_or(0, |bodies| bodies.limit.clamp(1, BODY_BYTES_AT_MOST)),
         btf: plan.btf.as_ref().map(|packed| types(packed)).transpose()?,
         ..Options::default()

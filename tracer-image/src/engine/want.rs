@@ -8,15 +8,16 @@ use crate::{
     encode,
 };
 
-/// Whether a record is an event of a kind that was asked for.
-pub fn is_event(plan: &Plan, record: &Record<'_>) -> bool {
-    match record {
+/// How many events of a kind that was asked for a record stands for.
+pub fn events(plan: &Plan, record: &Record<'_>) -> u64 {
+    let is_event = match record {
         Record::Exec(_) => plan.exec,
         Record::Open(_) | Record::Path(_) => plan.file,
         Record::Exit(_) => plan.exit,
         Record::Api(_) => plan.api,
         Record::ExecArgs(_) | Record::ApiBody(_) | Record::CgroupMkdir(_) | Record::CgroupRmdir(_) => false,
-    }
+    };
+    if is_event { record.head().events() } else { 0 }
 }
 
 /// Whether an event is wanted. One is if that can't be told, since a part of it is missing.

@@ -24,6 +24,7 @@ mod loss;
 mod paths;
 mod races;
 mod scopes;
+mod storms;
 mod wanted;
 #[cfg(target_arch = "x86_64")]
 mod ways;

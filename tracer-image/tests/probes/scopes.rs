@@ -13,20 +13,20 @@ use crate::harness::{attach, c, open, run_as};
 const FILE: Events = Events { exec: false, file: true, exit: false, api: false };
 
 /// A control group that goes with the test.
-struct Group(PathBuf);
+pub struct Group(pub PathBuf);
 
 impl Group {
-    fn new(parent: &std::path::Path, name: &str) -> Group {
+    pub fn new(parent: &std::path::Path, name: &str) -> Group {
         let folder = parent.join(name);
         fs::create_dir(&folder).unwrap();
         Group(folder)
     }
 
-    fn id(&self) -> u64 {
+    pub fn id(&self) -> u64 {
         cgroups::id_of(&self.0).unwrap()
     }
 
-    fn join(&self) {
+    pub fn join(&self) {
         fs::write(self.0.join("cgroup.procs"), "0").unwrap();
     }
 }

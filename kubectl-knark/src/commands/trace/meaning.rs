@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use knark_specs::{frame::Plan, policy::matcher::Policies};
+use knark_specs::{
+    frame::{Aggregate, Plan},
+    policy::matcher::Policies,
+};
 use tokio::sync::{mpsc, watch};
 
-use super::{Args, RuleFlags};
+use super::{Args, Repeats, RuleFlags};
 use crate::{
     audit::AuditLogs,
     cluster::{Cluster, LogRequest, NodeLogs, TargetFlags},
@@ -175,6 +178,11 @@ impl Args {
             bodies: self.bodies.wanted(),
             ring_bytes: self.ring_buffer.unwrap_or(0),
             btf: self.btf.read()?.map(Into::into),
+            events_per_second: self.rate_limit,
+            aggregate: self.aggregate.map(|by| match (by, policies) {
+                (Some(Repeats::Exe), _) | (None, None) => Aggregate::Exe,
+                (Some(Repeats::Process), _) | (None, Some(_)) => Aggregate::Process,
+            }),
             ..Plan::default()
         })
     }

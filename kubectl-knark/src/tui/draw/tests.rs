@@ -38,7 +38,7 @@ fn model(policies: bool) -> Model {
     let (mut news, waiting) = board.look(true);
     news.setting = Some(Setting { local: false, nodes: 1, pod: None, policies });
     let node = NodeSums { node: "knark-1".into(), ..NodeSums::default() };
-    let sums = Sums { seconds: 65.2, shown: 4, filtered: 9, lost: 0, matches: None, nodes: vec![node] };
+    let sums = Sums { seconds: 65.2, shown: 4, filtered: 9, nodes: vec![node], ..Sums::default() };
     news.status = Some(Status { waiting: String::new(), sums });
     let mut model = Model::new(Manner { live: true, colour: true, many_namespaces: false });
     model.take(news, waiting);

@@ -21,6 +21,7 @@ fn piece(response: bool, offset: u64, total: usize, bytes: &[u8]) -> bpf::ApiBod
         parent_start_ns: 0,
         exec_id: 0,
         comm: [0; 16],
+        repeats: None,
     };
     bpf::ApiBody { head, response, goroutine: 10, parent: 1, offset, total: total as u64, bytes }
 }

@@ -1,0 +1,120 @@
+//! Repeats that the programs count, and the rates that they limit.
+
+use std::thread::{self, JoinHandle};
+
+use aya::{
+    Ebpf, Pod,
+    maps::{HashMap, MapData, MapError as LoaderMapError},
+};
+use knark_abi::{Header, OTHERS, Rate, RepeatKey, Repeated, Repeats, WINDOW_NS, mark};
+
+use super::{MapError, link, load, probes::refused};
+
+const REPEATS: &str = "the map of repeats";
+const RATES: &str = "the map of rates";
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Key(RepeatKey);
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Value(Repeated);
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Pace(Rate);
+
+macro_rules! pod {
+    ($($type:ty),*) => {
+        $(
+            #[expect(unsafe_code, reason = "the loader's maps have keys and values that are bytes")]
+            // SAFETY: `repr(C)`, made of integers, without padding, as knark-abi asserts; and so any bytes are one.
+            unsafe impl Pod for $type {}
+        )*
+    };
+}
+pod!(Key, Value, Pace);
+
+/// Which windows are over.
+#[derive(Debug, Default)]
+pub(super) struct Windows {
+    /// All before this one are, once that thread has ended.
+    ending: Option<(u64, JoinHandle<()>)>,
+    /// All before this one were.
+    ended: u64,
+}
+
+impl Windows {
+    /// The first window that isn't known to be over, if there are others that are and were not before. A program that looked at the
+    /// clock within a window may count in it for a while; a thread of its own waits for the last of them, which takes the kernel some
+    /// milliseconds.
+    pub(super) fn over(&mut self, now_ns: u64) -> Option<u64> {
+        let now = now_ns / WINDOW_NS;
+        match &self.ending {
+            Some((_, thread)) if !thread.is_finished() => return None,
+            Some((before, _)) => {
+                self.ended = *before;
+                self.ending = None;
+                return Some(self.ended);
+            }
+            None => {}
+        }
+        if now > self.ended {
+            self.ending = thread::Builder::new().name("windows".into()).spawn(link::settle).ok().map(|thread| (now, thread));
+        }
+        None
+    }
+}
+
+/// The rate that control groups share for which there is no room.
+pub(super) fn prepare(ebpf: &mut Ebpf) -> Result<(), LoaderMapError> {
+    let mut rates: HashMap<_, u64, Pace> = load::map(ebpf, "RATES")?;
+    rates.insert(OTHERS, Pace(Rate::default()), 0)
+}
+
+/// Takes what was counted in windows before this one, as bytes of records and how often. Nothing must count there any more.
+pub(super) fn take(ebpf: &mut Ebpf, before: u64, told_ns: u64, mut each: impl FnMut(&[u8], u64)) -> Result<(), MapError> {
+    let refused = |e| refused(e, REPEATS);
+    let mut map: HashMap<&mut MapData, Key, Value> = load::map(ebpf, "REPEATS").map_err(refused)?;
+    let over = |key: &Result<Key, _>| key.as_ref().map_or(true, |key: &Key| key.0.window < before);
+    let keys: Vec<Key> = map.keys().filter(over).collect::<Result<_, _>>().map_err(refused)?;
+    for key in keys {
+        let Value(repeated) = map.get(&key, 0).map_err(refused)?;
+        map.remove(&key).map_err(refused)?;
+        if repeated.repeats.count > 0 {
+            each(&record(&key.0, &repeated, told_ns), repeated.repeats.count);
+        }
+    }
+    Ok(())
+}
+
+/// The record that the programs would have made, and how often. Empty if it can't be one.
+fn record(key: &RepeatKey, Repeated { head, repeats }: &Repeated, told_ns: u64) -> Vec<u8> {
+    let said = (head.len as usize).checked_sub(size_of::<Header>());
+    let said = said.and_then(|said| load::bytes_of(&key.said).get(..said)).unwrap_or_default();
+    let marks = head.marks | mark::REPEATS;
+    let len = u32::try_from(size_of::<Header>() + said.len() + size_of::<Repeats>()).unwrap_or(0);
+    let head = Header { len, marks, boot_ns: told_ns, ..*head };
+    [load::bytes_of(&head), said, load::bytes_of(repeats)].concat()
+}
+
+/// Control groups by id, and how many of their events came too fast.
+pub(super) fn too_fast(ebpf: &mut Ebpf) -> Result<Vec<(u64, u64)>, MapError> {
+    let refused = |e| refused(e, RATES);
+    let map: HashMap<&mut MapData, u64, Pace> = load::map(ebpf, "RATES").map_err(refused)?;
+    let lost = map.iter().map(|entry| entry.map(|(id, Pace(rate))| (id, rate.lost)));
+    lost.filter(|entry| entry.as_ref().map_or(true, |(_, lost)| *lost > 0)).collect::<Result<_, _>>().map_err(refused)
+}
+
+/// Forgets a control group, and says how many of its events came too fast, if any.
+pub(super) fn forget(ebpf: &mut Ebpf, id: u64) -> Result<Option<u64>, MapError> {
+    let refused = |e| refused(e, RATES);
+    let mut map: HashMap<&mut MapData, u64, Pace> = load::map(ebpf, "RATES").map_err(refused)?;
+    match map.get(&id, 0) {
+        Ok(Pace(rate)) => {
+            map.remove(&id).map_err(refused)?;
+            Ok(Some(rate.lost).filter(|lost| *lost > 0))
+        }
+        Err(LoaderMapError::KeyNotFound) => Ok(None),
+        Err(e) => Err(refused(e)),
+    }
+}
