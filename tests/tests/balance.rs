@@ -147,13 +147,14 @@ fn a_storm_beyond_the_rate_limit_is_counted_for_who_made_it() {
     let groups = [Group::new("noisy"), Group::new("quiet")];
     let trace = Trace::start(&["--comm", "bench-load", "--on", "file", "--ring-buffer", "1M", "--rate-limit", "1000"]);
     let files = [trace.file("noisy"), trace.file("quiet")];
-    let children = [groups[0].run("open", 100_000, &files[0]), groups[1].run("burst", 2_000, &files[1])];
+    let children = [groups[0].run("open", 100_000, &files[0]), groups[1].run("burst", 800, &files[1])];
     for mut child in children {
         assert!(child.wait().unwrap().success());
     }
     let (lines, sums) = trace.end();
     let limited = sums["nodes"][0]["lost"]["rate-limit"].as_u64().unwrap();
-    assert_eq!(events(&lines, &files[0]) + limited, 100_000, "{sums}");
+    // The other has made fewer in all than it can make at once.
+    assert_eq!((events(&lines, &files[0]) + limited, events(&lines, &files[1])), (100_000, 800), "{sums}");
     let name = groups[0].0.file_name().unwrap().to_str().unwrap();
     assert_eq!(sums["nodes"][0]["limited"], serde_json::json!([{ "cgroup": format!("/{name}"), "lost": limited }]), "{sums}");
     assert_eq!(sums["lost"], limited, "{sums}");
