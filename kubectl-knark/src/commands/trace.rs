@@ -88,6 +88,7 @@ pub struct Args {
     /// Repeats do the same to the same file with the same flags and outcome, in the same container, as the same user, and by the same
     /// program (exe), or by the same process (process). exe if not given; with policies, whose rules may tell processes apart, process.
     #[arg(long, value_name = "BY", value_enum, require_equals = true)]
+    #[expect(clippy::option_option, reason = "the flag may be given without a value, which clap says so")]
     aggregate: Option<Option<Repeats>>,
     /// Also write all that arrives to this new file, for replay
     #[arg(long, value_name = "FILE")]

@@ -1,6 +1,6 @@
 //! What happened, in the words of a table's last column.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Write as _};
 
 use knark_specs::{
     event::{Api, ApiStage, Event, Exec, Exit, File, Path, PathMark, PathSource, Process, What},
@@ -81,7 +81,7 @@ pub fn detail(event: &Event, extent: Extent) -> Detail<'_> {
         What::Api { api } => of_api(api, extent),
     };
     if let Some(count) = event.count {
-        detail.tail.push_str(&format!(" x{count}"));
+        let _ = write!(detail.tail, " x{count}");
     }
     // Whose shell it is says more than all else: the end of the line is what a narrow terminal cuts.
     let cause = event.cause.as_ref().filter(|cause| full || is_worth_a_mark(event, cause)).map(|cause| of_cause(cause));
