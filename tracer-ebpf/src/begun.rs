@@ -97,16 +97,25 @@ pub unsafe fn put_back(out: *mut Out) {
     }
 }
 
+/// What ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// A system call, and all that is within it.
+    Call,
+    /// A function of the kernel, maybe within another one that does the same.
+    Function,
+}
+
 /// Ends the call that this thread has begun, and hands over its record.
 ///
 /// # Safety
 /// None but that of maps: it is a function of programs.
 #[inline(always)]
-pub unsafe fn end(nr: u32, result: i64, addresses: impl Fn(*const PathBody) -> Addresses) {
+pub unsafe fn end(what: Ending, nr: u32, result: i64, addresses: impl Fn(*const PathBody) -> Addresses) {
     // SAFETY: the sizes are those of the maps' values.
     unsafe {
-        if !finish(&INFLIGHT, INFLIGHT_SMALL as u64, nr, result, &addresses) {
-            finish(&INFLIGHT_LONG, RECORD_BYTES as u64, nr, result, &addresses);
+        if !finish(&INFLIGHT, INFLIGHT_SMALL as u64, what, nr, result, &addresses) {
+            finish(&INFLIGHT_LONG, RECORD_BYTES as u64, what, nr, result, &addresses);
         }
     }
 }
@@ -209,6 +218,7 @@ unsafe fn copy<const N: usize>(s: *mut Scratch, map: &HashMap<u64, [u8; N]>, roo
 unsafe fn finish<const N: usize>(
     map: &HashMap<u64, [u8; N]>,
     room: u64,
+    what: Ending,
     nr: u32,
     result: i64,
     addresses: &impl Fn(*const PathBody) -> Addresses,
@@ -226,6 +236,9 @@ unsafe fn finish<const N: usize>(
             }
             // another call of this thread, whose end was not seen
             lose(body);
+        } else if what == Ending::Function && (*body).result > 0 {
+            (*body).result -= 1;
+            return true;
         } else if nr & PRECISE == 0 || (*body).note & note::WANTED != 0 {
             (*body).result = result;
             (*head).boot_ns = head::now();
@@ -288,9 +301,11 @@ unsafe fn unfinished<const N: usize>(map: &HashMap<u64, [u8; N]>, room: u64) -> 
     // SAFETY: a record begins with header and body.
     unsafe {
         let head = record.cast::<Header>();
+        let body = body(record);
         (*head).marks |= mark::UNFINISHED;
         (*head).boot_ns = head::now();
-        count_late(body(record));
+        (*body).result = 0;
+        count_late(body);
         let len = u64::from((*head).len);
         hand_over(record.cast(), if len > room { room } else { len }, kind::PATH, record::QUIET);
     }

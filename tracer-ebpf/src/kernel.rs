@@ -22,6 +22,7 @@ pub static CONFIG: Config = Config {
     compat: 0,
     copied_names: 0,
     event_ns: 0,
+    joined: 0,
 };
 
 /// Offsets in this kernel's structures.
@@ -136,6 +137,12 @@ pub fn number(op: Op) -> u32 {
 #[inline(always)]
 pub fn call_of(op: u8) -> Call {
     call(u32::from(constant(&NUMBERS[op as usize & (knark_abi::NUMBERS - 1)])))
+}
+
+/// Whether programs on the kernel's functions add to what the tracepoints of this operation begin.
+#[inline(always)]
+pub fn joined(op: u8) -> bool {
+    config!(joined) >> (op & 63) & 1 != 0
 }
 
 /// Reads kernel memory; None if the address is bad.

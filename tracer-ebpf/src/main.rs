@@ -8,7 +8,7 @@
 //! - `record`: building a record and handing it over, or counting its loss
 //! - `storm`: repeats of file events, and those beyond the rate limit, which are counted instead
 //! - `begun`: path calls between their beginnings and their ends
-//! - `precise`: the kernel's functions that do what is asked of a file, whoever asks
+//! - `precise`: the kernel's functions that do what is asked of a file, whoever asks; `attribute`: those for extended attributes
 //! - `go`: registers, texts and maps of Go programs; `api`: steps of requests to the Kubernetes API; `body`: what they carry
 //! - `opened`: the record of an open
 //! - `head`, `file`, `walk`, `call`: what goes into a record
@@ -22,6 +22,7 @@
 #![feature(core_intrinsics)]
 
 mod api;
+mod attribute;
 mod begun;
 mod body;
 mod call;

@@ -56,6 +56,10 @@ pub static INFLIGHT: HashMap<u64, [u8; INFLIGHT_SMALL]> = HashMap::with_max_entr
 #[map]
 pub static INFLIGHT_LONG: HashMap<u64, [u8; RECORD_BYTES]> = HashMap::with_max_entries(128, 0);
 
+/// Where threads that are about to change an extended attribute were given leave to write: the mount (`struct vfsmount *`).
+#[map]
+pub static MOUNTS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(4096, 0);
+
 /// Processes whose exit was reported: two threads that end at once may both see that none is left.
 #[map]
 pub static EXITED: LruHashMap<[u64; 2], u8> = LruHashMap::with_max_entries(1024, 0);

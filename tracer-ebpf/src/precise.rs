@@ -7,7 +7,7 @@
 use knark_abi::{Call, Header, Inode, Op, PRECISE, PathBody, PathPart, effect, kind, mark, note, text, walk as found};
 
 use crate::{
-    begun::{self, Addresses},
+    begun::{self, Addresses, Ending},
     call::{argument, given, part},
     file::{self, Place},
     head,
@@ -51,15 +51,20 @@ pub fn begin_found(op: Op, fill: impl FnOnce(*mut [u64; 6])) {
 fn start(op: Op, is_found: bool, fill: impl FnOnce(*mut [u64; 6])) {
     let Some(verdict) = scope::admit() else { return };
     let entry = kernel::entry();
-    if entry == Entry::Kernel {
+    let has_tracepoint = kernel::joined(op as u8) && matches!(entry, Entry::Call(_));
+    if entry == Entry::Kernel || has_tracepoint && !is_found {
         return;
     }
     // SAFETY: the scratch memory is this program's own.
     let done = scratch::with(|s, number| unsafe {
         fill(&raw mut (*s).args);
-        is_found && found(s, number, op) || enter(s, number, op, is_found, entry, verdict)
+        is_found && add(s, number, kernel::call(kernel::number(op)).effect, 0, place(s))
+            || has_tracepoint
+            || enter(s, number, op, is_found, entry, verdict)
     });
-    if done.is_none() {
+    if has_tracepoint {
+        // It counts its own.
+    } else if done.is_none() {
         record::seen(kind::PATH);
         record::no_room(kind::PATH);
     } else if done == Some(false) {
@@ -67,19 +72,49 @@ fn start(op: Op, is_found: bool, fill: impl FnOnce(*mut [u64; 6])) {
     }
 }
 
+/// Adds to the record of the call that does this ([`effect`]), if this thread is in it, which file was found. `fill` puts down where
+/// its `struct path` is.
+#[inline(always)]
+pub fn found(effect: u8, fill: impl FnOnce(*mut [u64; 6])) {
+    if kernel::stopped() {
+        return;
+    }
+    // SAFETY: the scratch memory is this program's own. Without any, the event has its arguments alone.
+    scratch::with(|s, number| unsafe {
+        fill(&raw mut (*s).args);
+        add(s, number, effect, 0, place(s));
+    });
+}
+
+/// Where the first argument leads, if it is a `struct path *`.
+///
+/// # Safety
+/// `s` must be valid.
+#[inline(always)]
+unsafe fn place(s: *const Scratch) -> Place {
+    // SAFETY: by this function's contract.
+    file::place(unsafe { argument(s, 0) }).unwrap_or(Place { mnt: 0, dentry: 0 })
+}
+
+/// Adds to the record of the call that has this effect the file that was found, unless it has one: what comes later is done to carry
+/// it out. Gives false if this thread is in no such call. `nr` is that of records which a function of this kind would end: one more of
+/// them ends first now.
+///
 /// # Safety
 /// `s` must be the scratch memory of that number.
 #[inline(always)]
-unsafe fn found(s: *mut Scratch, number: u32, op: Op) -> bool {
+pub unsafe fn add(s: *mut Scratch, number: u32, effect: u8, nr: u32, at: Place) -> bool {
     // SAFETY: by this function's contract.
     unsafe {
-        if !begun::take_up(s, kernel::call(kernel::number(op)).effect) {
+        if !begun::take_up(s, effect) {
             return false;
         }
-        if let Some(Place { mnt, dentry }) = file::place(argument(s, 0)) {
-            knark_real(number, mnt, dentry, 0);
-            settle(s, number);
+        let body = Out::at::<PathBody>(&raw mut (*s).out);
+        if (*body).nr == nr {
+            (*body).result += 1;
         }
+        knark_real(number, at.mnt, at.dentry, 0);
+        settle(s, number);
         begun::put_back(&raw mut (*s).out);
     }
     true
@@ -117,7 +152,7 @@ pub fn end(op: Op, result: i32) {
     let nr = kernel::number(op);
     // SAFETY: the record that is ended is this thread's own.
     unsafe {
-        begun::end(nr | PRECISE, i64::from(result), |body| {
+        begun::end(Ending::Function, nr | PRECISE, i64::from(result), |body| {
             let call = match kernel::entry() {
                 Entry::Call(own) if kernel::call(own).effect == kernel::call(nr).effect => kernel::call(own),
                 _ if config!(copied_names) >> (op as u32) & 1 == 0 => kernel::call(nr),
@@ -144,23 +179,10 @@ unsafe fn enter(s: *mut Scratch, number: u32, op: Op, is_found: bool, entry: Ent
         if wanted == Wanted::No {
             return false;
         }
-        let out = &raw mut (*s).out;
-        let head = Out::head(out);
-        head::fill(head, kind::PATH, op as u8, verdict);
-        let body = Out::body::<PathBody>(out);
-        (*body).result = 0;
-        (*body).nr = nr | PRECISE;
-        (*body).enter_ns = (*head).boot_ns;
-        (*body).inode = Inode { ino: 0, size: 0, dev: 0, mode: 0, uid: 0, gid: 0 };
-        (*body).xattr_len = 0;
-        (*body).xattr_flags = 0;
-        (*body).first = NO_PART;
-        (*body).second = NO_PART;
-        (*body).args = (*s).args;
+        let (head, body) = blank(s, op, verdict);
         if is_found {
-            if let Some(Place { mnt, dentry }) = file::place(argument(s, 0)) {
-                knark_real(number, mnt, dentry, 0);
-            }
+            let Place { mnt, dentry } = place(s);
+            knark_real(number, mnt, dentry, 0);
             (*body).args[0] = 0;
         } else {
             let copied = if config!(copied_names) >> (op as u32) & 1 != 0 { given::COPIED } else { 0 };
@@ -183,10 +205,35 @@ unsafe fn enter(s: *mut Scratch, number: u32, op: Op, is_found: bool, entry: Ent
             Entry::Compat(_) => (*head).marks |= mark::COMPAT,
             _ => (*head).marks |= mark::IO_URING,
         }
-        (*head).len = Out::len(out) as u32;
-        begun::keep(out);
+        (*head).len = Out::len(&raw const (*s).out) as u32;
+        begun::keep(&raw mut (*s).out);
     }
     true
+}
+
+/// A record with nothing but who does it, what it is, and the arguments.
+///
+/// # Safety
+/// `s` must be valid.
+#[inline(always)]
+pub unsafe fn blank(s: *mut Scratch, op: Op, verdict: u8) -> (*mut Header, *mut PathBody) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let out = &raw mut (*s).out;
+        let head = Out::head(out);
+        head::fill(head, kind::PATH, op as u8, verdict);
+        let body = Out::body::<PathBody>(out);
+        (*body).result = 0;
+        (*body).nr = kernel::number(op) | PRECISE;
+        (*body).enter_ns = (*head).boot_ns;
+        (*body).inode = Inode { ino: 0, size: 0, dev: 0, mode: 0, uid: 0, gid: 0 };
+        (*body).xattr_len = 0;
+        (*body).xattr_flags = 0;
+        (*body).first = NO_PART;
+        (*body).second = NO_PART;
+        (*body).args = (*s).args;
+        (head, body)
+    }
 }
 
 /// Says anew whether a call with one path is wanted, now that it is known what it leads to.

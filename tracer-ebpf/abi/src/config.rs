@@ -49,6 +49,8 @@ pub mod effect {
     pub const CREATE: u8 = 1;
     /// Opened for writing.
     pub const WRITE_OPEN: u8 = 2;
+    /// Cut or stretched.
+    pub const TRUNCATE: u8 = 3;
     /// A name changed.
     pub const RENAME: u8 = 4;
     /// Given another name.
@@ -61,6 +63,10 @@ pub mod effect {
     pub const MKDIR: u8 = 8;
     /// A directory removed.
     pub const RMDIR: u8 = 9;
+    /// An extended attribute set.
+    pub const SETXATTR: u8 = 12;
+    /// An extended attribute removed.
+    pub const REMOVEXATTR: u8 = 13;
 
     /// `O_WRONLY | O_RDWR | O_TRUNC`, the same on all architectures: the flags of an open for writing.
     pub const WRITES: u32 = 0o1003;
@@ -118,8 +124,10 @@ pub struct Config {
     /// How long a control group must wait after a file event for it to be made up for, in ns, where their rate is limited;
     /// 0: it isn't.
     pub event_ns: u64,
+    /// By operation: whether programs on the kernel's functions add what is found to the records that its tracepoints begin.
+    pub joined: u64,
 }
-const _: () = assert!(size_of::<Config>() == 72);
+const _: () = assert!(size_of::<Config>() == 80);
 
 /// How to read a call's arguments: each field is the argument's index, or one of the constants below.
 #[repr(C)]
@@ -212,6 +220,7 @@ pub struct Offsets {
     pub mount_mnt: u32,
     pub mount_mnt_parent: u32,
     pub mount_mnt_mountpoint: u32,
+    pub mount_mnt_ns: u32,
     pub inode_i_ino: u32,
     pub inode_i_mode: u32,
     pub inode_i_uid: u32,

@@ -192,8 +192,8 @@ pub struct OpenBody {
 }
 const _: () = assert!(size_of::<OpenBody>() == 56);
 
-/// In [`PathBody::nr`]: the record is of a function of the kernel, whoever called it. Such a record is counted as seen when it
-/// ends, since only then it is known whether it is wanted.
+/// In [`PathBody::nr`]: the record is of a function of the kernel, whoever called it, or such functions add to it. It is counted as
+/// seen when it ends, since only then it is known whether it is wanted.
 pub const PRECISE: u32 = 1 << 31;
 
 /// A path of a path call: the walked start and the argument.
@@ -219,7 +219,7 @@ const _: () = assert!(size_of::<PathPart>() == 8);
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct PathBody {
-    /// What the call returned.
+    /// What the call returned. Until then: how many functions of the kernel that do the same are within the one that began it.
     pub result: i64,
     /// The call's six arguments.
     pub args: [u64; 6],

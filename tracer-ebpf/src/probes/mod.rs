@@ -18,6 +18,8 @@ mod path_exit;
 mod precise_attributes;
 mod precise_names;
 mod precise_open;
+mod precise_truncate;
+mod precise_xattr;
 
 /// What the tracepoints of single system calls pass: `struct syscall_tp_t` of kernel/trace/trace_syscalls.c.
 #[inline(always)]
@@ -45,13 +47,16 @@ fn value(ctx: *const core::ffi::c_void, index: usize) -> u64 {
     unsafe { core::ptr::read_volatile(ctx.cast::<u64>().add(index)) }
 }
 
+/// In place of an argument that isn't wanted.
+const NONE: usize = usize::MAX;
+
 /// Puts down arguments of the kernel's function, and 0 for the others. They go through memory: what the verifier knows of them
 /// would keep it from taking them for numbers.
 #[inline(always)]
 fn put<const N: usize>(ctx: *const core::ffi::c_void, args: *mut [u64; 6], indices: [usize; N]) {
     let args = args.cast::<u64>();
     for to in 0..6 {
-        let argument = if to < N { value(ctx, indices[to]) } else { 0 };
+        let argument = if to < N && indices[to] != NONE { value(ctx, indices[to]) } else { 0 };
         // SAFETY: there is room for six, in memory of the program's own.
         unsafe { core::ptr::write_volatile(args.add(to), argument) };
     }

@@ -3,7 +3,7 @@
 //! The record is built here and kept until the call ends, when only its result is missing.
 
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
-use knark_abi::{Call, Header, Inode, Op, PathBody, PathPart, effect, kind, mark, note, text, walk as found};
+use knark_abi::{Call, Header, Inode, Op, PRECISE, PathBody, PathPart, effect, kind, mark, note, text, walk as found};
 
 use crate::{
     begun,
@@ -57,7 +57,9 @@ unsafe fn enter(s: *mut Scratch, number: u32, call: Call, nr: u32, verdict: u8) 
         head::fill(head, kind::PATH, call.op, verdict);
         let body = Out::body::<PathBody>(out);
         (*body).result = 0;
-        (*body).nr = nr;
+        // What is found later decides then.
+        let joined = kernel::joined(call.op);
+        (*body).nr = if joined { nr | PRECISE } else { nr };
         (*body).enter_ns = (*head).boot_ns;
         (*body).inode = Inode { ino: 0, size: 0, dev: 0, mode: 0, uid: 0, gid: 0 };
         (*body).xattr_len = 0;
@@ -74,9 +76,14 @@ unsafe fn enter(s: *mut Scratch, number: u32, call: Call, nr: u32, verdict: u8) 
             parts(s, number, call);
         }
         if wanted == Wanted::ByPath && call.second_dir == Call::NO && !by_path(number, &raw const (*body).first, effect) {
-            return false;
+            if !joined {
+                return false;
+            }
+            (*body).note = effect;
         }
-        record::seen(kind::PATH);
+        if !joined {
+            record::seen(kind::PATH);
+        }
         (*head).len = Out::len(out) as u32;
         begun::keep(out);
     }

@@ -1,10 +1,10 @@
 //! The ends of path calls: the result, and the record goes.
 
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
-use knark_abi::{Call, PathBody};
+use knark_abi::{Call, PRECISE, PathBody};
 
 use crate::{
-    begun::{self, Addresses},
+    begun::{self, Addresses, Ending},
     kernel,
 };
 
@@ -12,8 +12,10 @@ use crate::{
 #[tracepoint]
 pub fn path_exit(ctx: TracePointContext) -> u32 {
     let (nr, result) = (super::number(&ctx), super::result(&ctx));
+    let call = kernel::call(nr);
+    let nr = if kernel::joined(call.op) { nr | PRECISE } else { nr };
     // SAFETY: the record that is ended is this thread's own.
-    unsafe { begun::end(nr, result, |body| addresses(body, kernel::call(nr))) };
+    unsafe { begun::end(Ending::Call, nr, result, |body| addresses(body, call)) };
     0
 }
 

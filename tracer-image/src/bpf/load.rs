@@ -72,7 +72,7 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
     let numbers = calls::numbers();
     let asked = |call: &calls::Watched| options.wanted.as_ref().is_none_or(|wanted| wanted.could_be(call.effects()));
     let precise = (options.events.file && options.precise).then(|| precise::plan(&btf, asked));
-    config.copied_names = precise.as_ref().map_or(0, |plan| plan.copied_names);
+    (config.copied_names, config.joined) = precise.as_ref().map_or((0, 0), |plan| (plan.copied_names, plan.joined));
     let by_tgid = config.scope & (scope::TGID | scope::EXE) != 0;
     setup
         .override_global("CONFIG", bytes_of(&config), true)
@@ -87,6 +87,7 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
         ("TGIDS", by_tgid),
         ("INFLIGHT", options.events.file),
         ("INFLIGHT_LONG", options.events.file),
+        ("MOUNTS", config.joined != 0),
         ("EXITED", options.events.exit),
         ("API_SERVERS", options.events.api),
         ("API_RESPONSES", options.body_bytes > 0),
@@ -327,8 +328,9 @@ fn attach_calls(
         (program(open_exit, "open_exit")?, program(path_enter, "path_enter")?, program(path_exit, "path_exit")?);
     for call in WATCHED.iter().filter(|call| asked(call)) {
         let name = call.name.to_owned();
-        let not_precise = match precise.sees(call.op) {
-            Ok(()) => {
+        let (tier, not_precise) = match precise.sees(call.op) {
+            Ok(precise::Seen::Together) => (Tier::Precise, None),
+            Ok(precise::Seen::Alone) => {
                 let state = match call.nr.map(|_| events.id(&format!("sys_exit_{name}"))) {
                     None => ProbeState::Missing(Missing::Unsupported, NO_SUCH_CALL.into()),
                     Some(Ok(None)) => ProbeState::Missing(Missing::Unsupported, UNSUPPORTED.into()),
@@ -337,7 +339,7 @@ fn attach_calls(
                 loaded.probes.push(ProbeStatus { name, tier: Tier::Precise, not_precise: None, state });
                 continue;
             }
-            Err(reason) => reason.map(str::to_owned),
+            Err(reason) => (Tier::Portable, reason.map(str::to_owned)),
         };
         let end = if call.opens() { open_exit } else { path_exit };
         let outcome = attach(&events, "sys_exit", call, end.as_fd()).and_then(|end| {
@@ -352,7 +354,7 @@ fn attach_calls(
             }
             Err(state) => state,
         };
-        loaded.probes.push(ProbeStatus { name, tier: Tier::Portable, not_precise, state });
+        loaded.probes.push(ProbeStatus { name, tier, not_precise, state });
     }
     match loaded.probes.iter().find(|p| p.name == "openat" && !p.attached()) {
         Some(missing) => Err(AttachError::Missing(missing.clone())),

@@ -5,7 +5,8 @@
 //! module and the programs themselves are the only places with unsafe code, and nothing outside knows about aya.
 //!
 //! There are two tiers. The portable one: tracepoints of single system calls for files, raw tracepoints for processes. The precise
-//! one (`precise`): programs on the kernel's own functions, where it allows them, in place of the tracepoints of those calls.
+//! one (`precise`, `groups`): programs on the kernel's own functions, where it allows them, in place of the tracepoints of those
+//! calls or beside them.
 
 pub mod btf;
 pub mod cgroups;
@@ -17,6 +18,7 @@ mod counters;
 mod error;
 mod exec;
 mod file;
+mod groups;
 mod info;
 mod link;
 mod load;

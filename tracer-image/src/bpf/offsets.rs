@@ -58,6 +58,7 @@ pub(super) fn of(btf: &Btf) -> Result<Offsets, Error> {
         mount_mnt: btf.offset("mount", "mnt")?,
         mount_mnt_parent: btf.offset("mount", "mnt_parent")?,
         mount_mnt_mountpoint: btf.offset("mount", "mnt_mountpoint")?,
+        mount_mnt_ns: btf.offset("mount", "mnt_ns")?,
         inode_i_ino: btf.offset("inode", "i_ino")?,
         inode_i_mode: btf.offset("inode", "i_mode")?,
         inode_i_uid: btf.offset("inode", "i_uid.val")?,

@@ -1,6 +1,11 @@
 //! The precise tier: programs on the kernel's own functions, each for some system calls.
 
-use std::{io, os::fd::OwnedFd, thread};
+use std::{
+    ffi::CString,
+    io,
+    os::fd::{AsRawFd as _, OwnedFd},
+    thread,
+};
 
 use aya::{
     Btf as LoaderBtf, Ebpf,
@@ -9,182 +14,15 @@ use aya::{
 };
 use knark_abi::{CONTROL, Op};
 use rustc_hash::FxHashMap;
-use rustix::fs::{self, AtFlags, FileType, MemfdFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{self, AtFlags, FileType, MemfdFlags, Mode, OFlags, RenameFlags, XattrFlags};
 
 use super::{
     Missing,
     btf::Btf,
     calls::{self, WATCHED},
+    groups::{GROUPS, Group, Probe, Tracepoints, When},
     link, load,
 };
-
-/// A program, and the kernel's function that it goes to.
-struct Probe {
-    program: &'static str,
-    /// By the names that it has had.
-    functions: &'static [&'static str],
-    /// How many parameters it must have.
-    parameters: usize,
-    when: When,
-    /// Whether it does without: a kernel that lacks this function lacks the call, too.
-    optional: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum When {
-    /// Where it ends: attached first, so that what is seen to begin is seen to end.
-    End,
-    /// Where it begins.
-    Begin,
-}
-
-/// Programs that together see all that some system calls do, by whichever way.
-struct Group {
-    /// The calls, which need no tracepoints then.
-    calls: &'static [Op],
-    /// Whether these do need them: the programs see what no such call makes.
-    beside: bool,
-    /// The one whose arguments the function takes that is given names.
-    op: Op,
-    /// What [`exercise`] must be seen to do: a compiler may have put a function into its callers, so that nothing comes by it.
-    tried: &'static [Op],
-    probes: &'static [Probe],
-}
-
-const fn end(program: &'static str, functions: &'static [&'static str], parameters: usize) -> Probe {
-    Probe { program, functions, parameters, when: When::End, optional: false }
-}
-
-const fn begin(program: &'static str, functions: &'static [&'static str], parameters: usize) -> Probe {
-    Probe { program, functions, parameters, when: When::Begin, optional: false }
-}
-
-/// On the function of a system call, which is given its registers.
-const fn call(program: &'static str, functions: &'static [&'static str], when: When) -> Probe {
-    Probe { program, functions, parameters: 1, when, optional: true }
-}
-
-/// The function of a system call.
-#[cfg(target_arch = "x86_64")]
-macro_rules! system_call {
-    ($name:literal) => {
-        &[concat!("__x64_sys_", $name)]
-    };
-}
-#[cfg(target_arch = "aarch64")]
-macro_rules! system_call {
-    ($name:literal) => {
-        &[concat!("__arm64_sys_", $name)]
-    };
-}
-
-/// The first probe of a group is on the function that is given names.
-static GROUPS: [Group; 9] = [
-    Group {
-        calls: &[Op::Chmod, Op::Fchmod, Op::Fchmodat, Op::Fchmodat2],
-        beside: false,
-        op: Op::Fchmodat,
-        tried: &[Op::Fchmod],
-        probes: &[
-            call("call_chmod_enter", system_call!("chmod"), When::Begin),
-            call("call_chmod_exit", system_call!("chmod"), When::End),
-            call("call_fchmodat_enter", system_call!("fchmodat"), When::Begin),
-            call("call_fchmodat_exit", system_call!("fchmodat"), When::End),
-            call("call_fchmodat2_enter", system_call!("fchmodat2"), When::Begin),
-            call("call_fchmodat2_exit", system_call!("fchmodat2"), When::End),
-            begin("chmod_enter", &["chmod_common"], 2),
-            end("chmod_exit", &["chmod_common"], 2),
-        ],
-    },
-    Group {
-        calls: &[Op::Chown, Op::Lchown, Op::Fchown, Op::Fchownat],
-        beside: false,
-        op: Op::Fchownat,
-        tried: &[Op::Fchown, Op::Fchownat],
-        probes: &[
-            begin("fchownat_enter", &["do_fchownat"], 5),
-            end("fchownat_exit", &["do_fchownat"], 5),
-            begin("chown_enter", &["chown_common"], 3),
-            end("chown_exit", &["chown_common"], 3),
-        ],
-    },
-    Group {
-        calls: &[Op::Unlink, Op::Unlinkat, Op::Rmdir],
-        beside: false,
-        op: Op::Unlinkat,
-        tried: &[Op::Unlinkat, Op::Rmdir],
-        probes: &[
-            begin("unlinkat_enter", &["do_unlinkat", "filename_unlinkat"], 2),
-            end("unlinkat_exit", &["do_unlinkat", "filename_unlinkat"], 2),
-            begin("rmdir_enter", &["do_rmdir", "filename_rmdir"], 2),
-            end("rmdir_exit", &["do_rmdir", "filename_rmdir"], 2),
-            begin("unlink_found", &["security_path_unlink"], 2),
-            begin("rmdir_found", &["security_path_rmdir"], 2),
-        ],
-    },
-    Group {
-        calls: &[Op::Rename, Op::Renameat, Op::Renameat2],
-        beside: false,
-        op: Op::Renameat2,
-        tried: &[Op::Renameat2],
-        probes: &[
-            begin("renameat2_enter", &["do_renameat2", "filename_renameat2"], 5),
-            end("renameat2_exit", &["do_renameat2", "filename_renameat2"], 5),
-            begin("rename_found", &["security_path_rename"], 5),
-        ],
-    },
-    Group {
-        calls: &[Op::Link, Op::Linkat],
-        beside: false,
-        op: Op::Linkat,
-        tried: &[Op::Linkat],
-        probes: &[
-            begin("linkat_enter", &["do_linkat", "filename_linkat"], 5),
-            end("linkat_exit", &["do_linkat", "filename_linkat"], 5),
-            begin("link_found", &["security_path_link"], 3),
-        ],
-    },
-    Group {
-        calls: &[Op::Symlink, Op::Symlinkat],
-        beside: false,
-        op: Op::Symlinkat,
-        tried: &[Op::Symlinkat],
-        probes: &[
-            begin("symlinkat_enter", &["do_symlinkat", "filename_symlinkat"], 3),
-            end("symlinkat_exit", &["do_symlinkat", "filename_symlinkat"], 3),
-            begin("symlink_found", &["security_path_symlink"], 3),
-        ],
-    },
-    Group {
-        calls: &[Op::Mkdir, Op::Mkdirat],
-        beside: false,
-        op: Op::Mkdirat,
-        tried: &[Op::Mkdirat],
-        probes: &[
-            begin("mkdirat_enter", &["do_mkdirat", "filename_mkdirat"], 3),
-            end("mkdirat_exit", &["do_mkdirat", "filename_mkdirat"], 3),
-            begin("mkdir_found", &["security_path_mkdir"], 3),
-        ],
-    },
-    Group {
-        calls: &[Op::Mknod, Op::Mknodat],
-        beside: false,
-        op: Op::Mknodat,
-        tried: &[Op::Mknodat],
-        probes: &[
-            begin("mknodat_enter", &["do_mknodat", "filename_mknodat"], 4),
-            end("mknodat_exit", &["do_mknodat", "filename_mknodat"], 4),
-            begin("mknod_found", &["security_path_mknod"], 4),
-        ],
-    },
-    Group {
-        calls: &[Op::Open, Op::Openat, Op::Openat2, Op::Creat],
-        beside: true,
-        op: Op::Openat,
-        tried: &[Op::Openat],
-        probes: &[end("file_open_exit", &["do_filp_open", "do_file_open"], 3)],
-    },
-];
 
 /// A program, and the function that it goes to here.
 type Found = (&'static Probe, &'static str);
@@ -198,9 +36,20 @@ pub(super) struct Plan {
     groups: Vec<(&'static Group, Result<Vec<Found>, Refusal>)>,
     /// Operations whose functions are given copied names, as bits.
     pub(super) copied_names: u64,
+    /// Operations to whose tracepoints programs add, likewise.
+    pub(super) joined: u64,
 }
 
-/// What came of it: the calls that need no tracepoints; of the others, why.
+/// Who sees a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// Programs on the kernel's functions.
+    Alone,
+    /// These, and its tracepoints.
+    Together,
+}
+
+/// What came of it: the calls that are seen by this tier; of the others, why.
 #[derive(Default)]
 pub(super) struct Attached {
     /// Links of programs where functions begin: to be closed before the others.
@@ -208,14 +57,14 @@ pub(super) struct Attached {
     /// Links where they end.
     pub(super) exits: Vec<OwnedFd>,
     /// By operation; of those that need their tracepoints all the same, only refusals.
-    calls: FxHashMap<u8, Result<(), Refusal>>,
+    calls: FxHashMap<u8, Result<Seen, Refusal>>,
 }
 
 impl Attached {
     /// Whether this tier sees the call; or why not, if that is known.
-    pub(super) fn sees(&self, op: Op) -> Result<(), Option<&str>> {
+    pub(super) fn sees(&self, op: Op) -> Result<Seen, Option<&str>> {
         match self.calls.get(&(op as u8)) {
-            Some(Ok(())) => Ok(()),
+            Some(Ok(seen)) => Ok(*seen),
             Some(Err((_, reason))) => Err(Some(reason)),
             None => Err(None),
         }
@@ -232,7 +81,7 @@ pub(super) fn plan(btf: &Btf, asked: impl Fn(&calls::Watched) -> bool) -> Plan {
     let names: Vec<&'static str> =
         GROUPS.iter().flat_map(|group| group.probes).flat_map(|probe| probe.functions).copied().collect();
     let known = btf.functions(&names);
-    let mut plan = Plan { groups: Vec::new(), copied_names: 0 };
+    let mut plan = Plan { groups: Vec::new(), copied_names: 0, joined: 0 };
     for group in GROUPS.iter().filter(|group| WATCHED.iter().any(|call| group.calls.contains(&call.op) && asked(call))) {
         let found = find(group, &known);
         let takes_copies = |probes: &Vec<Found>| {
@@ -240,6 +89,9 @@ pub(super) fn plan(btf: &Btf, asked: impl Fn(&calls::Watched) -> bool) -> Plan {
         };
         if found.as_ref().is_ok_and(takes_copies) {
             plan.copied_names |= 1 << group.op as u8;
+        }
+        if group.tracepoints == Tracepoints::Joined && found.is_ok() {
+            plan.joined |= group.calls.iter().fold(0, |ops, op| ops | 1 << *op as u8);
         }
         plan.groups.push((group, found));
     }
@@ -251,6 +103,7 @@ fn find(group: &'static Group, known: &FxHashMap<&'static str, Vec<&[u8]>>) -> R
     for probe in group.probes {
         match probe.functions.iter().find_map(|name| known.get_key_value(name)) {
             Some((function, parameters)) if parameters.len() == probe.parameters => found.push((probe, *function)),
+            Some(_) if probe.optional => {}
             Some((function, _)) => {
                 return Err((Missing::Unsupported, format!("the function {function} of this kernel has other parameters")));
             }
@@ -282,8 +135,17 @@ pub(super) fn attach(ebpf: &mut Ebpf, plan: Plan) -> Attached {
         if let Err(refusal @ (Missing::Forbidden, _)) = &outcome {
             refused = Some(refusal.clone());
         }
-        for op in group.calls.iter().filter(|_| !group.beside || outcome.is_err()) {
-            attached.calls.insert(*op as u8, outcome.clone());
+        let seen = match group.tracepoints {
+            Tracepoints::Needless => Some(Seen::Alone),
+            Tracepoints::Joined => Some(Seen::Together),
+            Tracepoints::Apart => None,
+        };
+        for op in group.calls {
+            match (&outcome, seen) {
+                (Ok(()), Some(seen)) => drop(attached.calls.insert(*op as u8, Ok(seen))),
+                (Ok(()), None) => {}
+                (Err(refusal), _) => drop(attached.calls.insert(*op as u8, Err(refusal.clone()))),
+            }
         }
     }
     attached
@@ -362,6 +224,16 @@ fn exercise() {
     if let Ok(memory) = fs::memfd_create("knark", MemfdFlags::CLOEXEC) {
         let _ = fs::fchmod(&memory, Mode::RUSR | Mode::WUSR);
         let _ = fs::fchown(&memory, None, None);
+        let _ = fs::ftruncate(&memory, 0);
+        let _ = fs::fsetxattr(&memory, "user.knark", b"", XattrFlags::empty());
+        let _ = fs::fremovexattr(&memory, "user.knark");
+        if let Ok(path) = CString::new(format!("/proc/self/fd/{}", memory.as_raw_fd())) {
+            #[expect(unsafe_code, reason = "nothing safe has it but by opening the file")]
+            // SAFETY: the path outlives the call.
+            unsafe {
+                libc::truncate(path.as_ptr(), 0)
+            };
+        }
     }
 }
 

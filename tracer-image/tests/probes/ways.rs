@@ -2,12 +2,12 @@
 
 use std::{io, ptr};
 
-use crate::harness::{c, result};
+use crate::harness::{c, ok, result};
 
 /// A 32-bit system call, as any 64-bit program can make it.
 #[cfg(target_arch = "x86_64")]
-pub fn int80(number: u32, args: [u64; 4]) -> i64 {
-    let [first, second, third, fourth] = args;
+pub fn int80(number: u32, args: [u64; 5]) -> i64 {
+    let [first, second, third, fourth, fifth] = args;
     let mut out = u64::from(number);
     unsafe {
         std::arch::asm!(
@@ -20,6 +20,7 @@ pub fn int80(number: u32, args: [u64; 4]) -> i64 {
             in("rcx") second,
             in("rdx") third,
             in("rsi") fourth,
+            in("rdi") fifth,
             lateout("r8") _,
             lateout("r9") _,
             lateout("r10") _,
@@ -42,6 +43,50 @@ pub fn low(text: &str) -> u64 {
     page as u64
 }
 
+/// Two that are connected.
+pub fn sockets() -> [i32; 2] {
+    let mut sockets = [-1; 2];
+    ok(unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM, 0, sockets.as_mut_ptr()) }, "socketpair");
+    sockets
+}
+
+/// A message of one byte and a descriptor, and what is done with it.
+fn message(of: impl FnOnce(*mut libc::msghdr, *mut libc::cmsghdr) -> isize) {
+    let (mut byte, mut room) = ([0_u8; 1], [0_u64; 4]);
+    let mut vector = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = &raw mut vector;
+        message.msg_iovlen = 1;
+        message.msg_control = room.as_mut_ptr().cast();
+        message.msg_controllen = libc::CMSG_SPACE(4) as _;
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        assert_eq!(of(&raw mut message, header), 1, "{}", io::Error::last_os_error());
+    }
+}
+
+/// Sends a descriptor over a socket.
+pub fn send(socket: i32, fd: i32) {
+    message(|message, header| unsafe {
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(4) as _;
+        libc::CMSG_DATA(header).cast::<i32>().write_unaligned(fd);
+        libc::sendmsg(socket, message, 0)
+    });
+}
+
+/// Receives one.
+pub fn receive(socket: i32) -> i32 {
+    let mut fd = -1;
+    message(|message, header| unsafe {
+        let received = libc::recvmsg(socket, message, 0);
+        fd = libc::CMSG_DATA(header).cast::<i32>().read_unaligned();
+        received
+    });
+    fd
+}
+
 /// What io_uring can be asked to do: `IORING_OP_*`.
 #[derive(Clone, Copy)]
 pub enum Ask {
@@ -51,6 +96,9 @@ pub enum Ask {
     Mkdirat = 37,
     Symlinkat = 38,
     Linkat = 39,
+    Fsetxattr = 41,
+    Setxattr = 42,
+    Ftruncate = 55,
 }
 
 /// An io_uring with room for one request, as the kernel's headers lay it out.
@@ -144,6 +192,13 @@ impl Ring {
             Ask::Renameat | Ask::Linkat => Entry { len: third as u32, second: fourth, op_flags: fifth as u32, ..entry },
             // (what it says, directory, name)
             Ask::Symlinkat => Entry { fd: second as i32, address: first, second: third, ..entry },
+            Ask::Ftruncate => Entry { address: 0, second, ..entry },
+            // (descriptor or path, attribute, value, its length, flags)
+            Ask::Fsetxattr => Entry { second: third, len: fourth as u32, op_flags: fifth as u32, ..entry },
+            Ask::Setxattr => {
+                let path = [0, first, 0];
+                Entry { fd: 0, second: third, len: fourth as u32, op_flags: fifth as u32, rest: path, ..entry }
+            }
         };
         unsafe {
             self.entries.write_volatile(entry);
