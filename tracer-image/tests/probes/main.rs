@@ -22,6 +22,8 @@ mod exec;
 mod harness;
 mod loss;
 mod paths;
+#[cfg(target_arch = "x86_64")]
+mod processes;
 mod races;
 mod scopes;
 mod storms;

@@ -1,0 +1,240 @@
+//! docs/coverage.md: what runs. Each row is done here, and its cell proved.
+
+use std::{collections::BTreeSet, fs, os::unix::ffi::OsStrExt as _, os::unix::fs::PermissionsExt as _, path::Path, ptr};
+
+use knark_tracer::bpf::{Exec, Record};
+
+use crate::harness::{Story, Work, c, lossy, ok, open, private_folder, trace};
+
+const TABLE: &str = include_str!("../../../docs/coverage.md");
+
+const SCRIPT: &str = "a script with `#!`";
+const LOADER: &str = "a program by the dynamic loader, run by hand";
+const MEMORY: &str = "memory, by execveat with `AT_EMPTY_PATH`";
+const LIBRARY: &str = "a program with libraries";
+const SHORT: &str = "a program that ends at once";
+const AGAIN: &str = "a process that has the id of an earlier one";
+const PID_NAMESPACE: &str = "a process in a PID namespace of its own";
+const USER_NAMESPACE: &str = "a process in a user namespace of its own";
+
+/// What runs, and what is shown of it.
+const ROWS: [(&str, &str); 8] = [
+    (SCRIPT, "the interpreter as program, the script as file name"),
+    (LOADER, "the loader as program, the program among its arguments and as an open"),
+    (MEMORY, "its name, marked as memory"),
+    (LIBRARY, "an open of each library, and no mapping"),
+    (SHORT, "its beginning and its end"),
+    (AGAIN, "another process, since it started at another time"),
+    (PID_NAMESPACE, "the node's id, and not the one that it knows"),
+    (USER_NAMESPACE, "the node's user, and not the one that it knows"),
+];
+
+#[test]
+fn are_in_the_table() {
+    let rows: Vec<_> = ROWS.iter().map(|(what, shown)| format!("| {what} | {shown} |")).collect();
+    let (_, below) = TABLE.split_once("| what runs | what is shown |\n|---|---|\n").unwrap();
+    assert_eq!(below.lines().take_while(|line| line.starts_with('|')).collect::<Vec<_>>(), rows, "docs/coverage.md");
+}
+
+/// Does it in a child, waits for that, and gives its process id and its exit code.
+fn child(of: impl FnOnce() -> i32) -> (u32, i32) {
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let code = of();
+        unsafe { libc::_exit(code) };
+    }
+    ok(child, "fork");
+    let mut status = 0;
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert!(libc::WIFEXITED(status), "{status}");
+    (child as u32, libc::WEXITSTATUS(status))
+}
+
+/// Runs a program to its end.
+fn run(program: impl AsRef<Path>, args: &[&str]) {
+    let program = c(program);
+    let args: Vec<_> = args.iter().map(c).collect();
+    let pointers: Vec<_> = args.iter().map(|arg| arg.as_ptr()).chain([ptr::null()]).collect();
+    let (_, code) = child(|| unsafe { libc::execv(program.as_ptr(), pointers.as_ptr()) });
+    assert_eq!(code, 0, "{}", program.to_string_lossy());
+}
+
+fn in_case(work: &mut Work, case: &str, doing: impl FnOnce()) {
+    work.case(case);
+    doing();
+    work.case("");
+}
+
+fn real(path: &str) -> String {
+    lossy(fs::canonicalize(path).unwrap().as_os_str().as_bytes())
+}
+
+/// The only exec of a case.
+fn exec<'a>(story: &'a Story, case: &str) -> Exec<'a> {
+    let mut execs = story.case(case).into_iter().filter_map(|record| match record {
+        Record::Exec(exec) => Some(exec),
+        _ => None,
+    });
+    let exec = execs.next().unwrap_or_else(|| panic!("{case}: no exec"));
+    assert!(execs.next().is_none(), "{case}: more than one exec");
+    exec
+}
+
+/// The paths that were opened in a case.
+fn opened(story: &Story, case: &str) -> Vec<String> {
+    let path = |record| match record {
+        Record::Open(open) if open.result >= 0 => Some(lossy(open.path.walked)),
+        _ => None,
+    };
+    story.case(case).into_iter().filter_map(path).collect()
+}
+
+#[test]
+fn are_shown_by_what_is_executed() {
+    let loader = Path::new("/lib64/ld-linux-x86-64.so.2");
+    let has_loader = loader.exists();
+    let story = trace(|work| {
+        let folder = private_folder();
+        let script = folder.path().join("script");
+        fs::write(&script, "#!/bin/sh\nexit 0\n").unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        work.say("script", script.as_os_str().as_bytes());
+        let program = fs::read("/bin/true").unwrap();
+        in_case(work, SCRIPT, || run(&script, &["script"]));
+        in_case(work, LIBRARY, || run("/bin/sh", &["sh", "-c", ":"]));
+        if has_loader {
+            in_case(work, LOADER, || run(loader, &["ld.so", "/bin/sh", "-c", ":"]));
+        }
+        let memory = unsafe { libc::memfd_create(c"payload".as_ptr(), libc::MFD_CLOEXEC) };
+        ok(memory, "memfd_create");
+        assert_eq!(unsafe { libc::write(memory, program.as_ptr().cast(), program.len()) }, program.len() as isize);
+        in_case(work, MEMORY, || {
+            let args = [c"true".as_ptr(), ptr::null()];
+            let empty = c"".as_ptr();
+            let execute = || unsafe {
+                libc::syscall(libc::SYS_execveat, memory, empty, args.as_ptr(), &args[1], libc::AT_EMPTY_PATH) as i32
+            };
+            assert_eq!(child(execute).1, 0);
+        });
+    });
+    assert_eq!(story.status, 0);
+    let script = exec(&story, SCRIPT);
+    assert_eq!((lossy(script.exe.walked), lossy(script.filename)), (real("/bin/sh"), lossy(story.word("script"))));
+    let memory = exec(&story, MEMORY);
+    assert_eq!((lossy(memory.exe.walked), memory.memfd()), ("memfd:payload".into(), true));
+    // What is mapped and what is opened are not the same: a library is there once.
+    let libraries: Vec<_> = opened(&story, LIBRARY).into_iter().filter(|path| path.contains(".so.")).collect();
+    let different: BTreeSet<_> = libraries.iter().collect();
+    let library = libraries.iter().find(|path| path.contains("/libc.so."));
+    assert!(library.is_some() && different.len() == libraries.len(), "{libraries:?}");
+    if !has_loader {
+        println!("not tested, since there is no loader of that name: {LOADER}");
+        return;
+    }
+    let by_hand = exec(&story, LOADER);
+    assert_eq!(lossy(by_hand.exe.walked), real(loader.to_str().unwrap()));
+    assert_eq!(lossy(by_hand.args), "ld.so\0/bin/sh\0-c\0:\0");
+    assert!(opened(&story, LOADER).contains(&real("/bin/sh")), "{:?}", opened(&story, LOADER));
+}
+
+#[test]
+fn are_shown_however_short_they_live() {
+    const TIMES: usize = 100;
+    let story = trace(|work| {
+        in_case(work, SHORT, || (0..TIMES).for_each(|_| run("/bin/true", &["true"])));
+    });
+    assert_eq!(story.status, 0);
+    let (mut began, mut ended) = (BTreeSet::new(), BTreeSet::new());
+    for record in story.case(SHORT) {
+        match record {
+            Record::Exec(exec) => drop(began.insert((exec.head.tgid, exec.head.start_ns))),
+            Record::Exit(exit) => drop(ended.insert((exit.head.tgid, exit.head.start_ns))),
+            _ => {}
+        }
+    }
+    assert_eq!((began.len(), &began), (TIMES, &ended));
+}
+
+/// `struct clone_args`, as far as it is used.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    descriptors: [u64; 3],
+    exit_signal: u64,
+    stack: [u64; 3],
+    set_tid: u64,
+    set_tid_size: u64,
+}
+
+#[test]
+fn are_told_apart_where_an_id_is_used_again() {
+    let story = trace(|work| {
+        let read = || {
+            open("/proc/sys/kernel/hostname", 0);
+            0
+        };
+        work.case(AGAIN);
+        let (id, _) = child(read);
+        let ids = [id as i32];
+        let args = CloneArgs {
+            exit_signal: libc::SIGCHLD as u64,
+            set_tid: ids.as_ptr() as u64,
+            set_tid_size: 1,
+            ..CloneArgs::default()
+        };
+        let again = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) } as i32;
+        if again == 0 {
+            unsafe { libc::_exit(read()) };
+        }
+        ok(again, "clone3");
+        assert_eq!(again as u32, id);
+        unsafe { libc::waitpid(again, ptr::null_mut(), 0) };
+        work.case("");
+    });
+    assert_eq!(story.status, 0);
+    let mut processes = Vec::new();
+    for record in story.case(AGAIN) {
+        if let Record::Open(open) = record {
+            processes.push((open.head.tgid, open.head.start_ns));
+        }
+    }
+    let [(first, began), (second, began_later)] = processes[..] else { panic!("{processes:?}") };
+    assert!(first == second && began < began_later, "{processes:?}");
+}
+
+#[test]
+fn are_shown_as_the_node_counts_them() {
+    let story = trace(|work| {
+        let read = || open("/proc/sys/kernel/hostname", 0);
+        in_case(work, USER_NAMESPACE, || {
+            let (_, own) = child(|| {
+                ok(unsafe { libc::unshare(libc::CLONE_NEWUSER) }, "unshare");
+                fs::write("/proc/self/uid_map", "5 0 1").unwrap();
+                read();
+                unsafe { libc::geteuid() as i32 }
+            });
+            assert_eq!(own, 5);
+        });
+        work.case(PID_NAMESPACE);
+        ok(unsafe { libc::unshare(libc::CLONE_NEWPID) }, "unshare");
+        let (id, own) = child(|| {
+            read();
+            unsafe { libc::getpid() }
+        });
+        work.case("");
+        assert_eq!(own, 1);
+        work.say("id", id.to_ne_bytes());
+    });
+    assert_eq!(story.status, 0);
+    let by = |case| {
+        let records = story.case(case);
+        let mut heads =
+            records.iter().filter(|record| matches!(record, Record::Open(open) if open.path.walked.ends_with(b"/hostname")));
+        let head = *heads.next().unwrap_or_else(|| panic!("{case}: {records:?}")).head();
+        assert!(heads.next().is_none(), "{case}");
+        head
+    };
+    assert_eq!(by(USER_NAMESPACE).uid, 0);
+    assert_eq!(by(PID_NAMESPACE).tgid.to_ne_bytes(), story.word("id"));
+}
