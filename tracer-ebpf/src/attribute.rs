@@ -58,8 +58,6 @@ pub fn begin(op: Op, fill: impl FnOnce(*mut [u64; 6])) {
         let _ = MOUNTS.remove(key);
     }
     let by = match kernel::entry() {
-        // Then it is part of what was begun before, or of something else.
-        _ if mnt == 0 || is_internal(mnt) => 0,
         Entry::Compat(_) => mark::COMPAT,
         Entry::IoUring => mark::IO_URING,
         _ => 0,
@@ -68,14 +66,16 @@ pub fn begin(op: Op, fill: impl FnOnce(*mut [u64; 6])) {
     let done = scratch::with(|s, number| unsafe {
         fill(&raw mut (*s).args);
         let at = Place { mnt, dentry: argument(s, 0) };
-        if by == 0 {
+        // Else it is part of what was begun before, or of something else.
+        let is_asked = mnt != 0 && !is_internal(mnt) && shares_file_system(mnt, at.dentry);
+        if by == 0 || !is_asked {
             let nr = kernel::number(op);
             precise::add(s, number, kernel::call(nr).effect, nr | PRECISE, at);
         } else {
             enter(s, number, op, by, verdict, at);
         }
     });
-    if done.is_none() && by != 0 {
+    if done.is_none() && by != 0 && mnt != 0 {
         record::seen(kind::PATH);
         record::no_room(kind::PATH);
     }
@@ -112,6 +112,14 @@ unsafe fn enter(s: *mut Scratch, number: u32, op: Op, by: u32, verdict: u8, at: 
 #[inline(always)]
 fn changes(nr: u32) -> bool {
     matches!(nr, 226..=228 | 235..=237 | 463 | 466)
+}
+
+/// Whether a dentry can lie in a mount. What a file system does on another one to carry out a call may not.
+#[inline(always)]
+fn shares_file_system(mnt: u64, dentry: u64) -> bool {
+    let of = |dentry: u64| field!(field!(dentry, dentry_d_inode)?, inode_i_sb);
+    let root = field!(mnt, vfsmount_mnt_root).and_then(of);
+    root.is_some() && root == of(dentry)
 }
 
 /// Whether a mount is the kernel's own: what happens there was asked of another one, by an overlay for example, which copies

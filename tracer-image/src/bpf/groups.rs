@@ -3,6 +3,7 @@
 use knark_abi::Op;
 
 /// A program, and the kernel's function that it goes to.
+#[derive(Clone, Copy)]
 pub(super) struct Probe {
     pub(super) program: &'static str,
     /// By the names that it has had.

@@ -344,6 +344,58 @@ fn is_precise_for_all_calls_that_can_be_or_says_why() {
 }
 
 #[test]
+fn in_an_overlay_is_what_was_asked_of_it() {
+    let story = trace(|work| {
+        let folder = private_folder();
+        std::env::set_current_dir(folder.path()).unwrap();
+        work.say("folder", folder.path().as_os_str().as_encoded_bytes());
+        for name in ["lo", "up", "wk"] {
+            fs::create_dir(name).unwrap();
+        }
+        let attribute = c"trusted.below".as_ptr();
+        for name in ["a", "b", "c", "d"] {
+            let below = c(format!("lo/{name}"));
+            fs::write(format!("lo/{name}"), "12345").unwrap();
+            let set = unsafe { libc::setxattr(below.as_ptr(), attribute, c"v".as_ptr().cast(), 1, 0) };
+            ok(set, "setxattr");
+        }
+        mount(c"overlay", &folder.path().join("mnt"), "overlay", 0, "lowerdir=lo,upperdir=up,workdir=wk");
+        // each is copied first, with the attribute that it has
+        row(work, "setxattr", || {
+            let (value, name) = (c"v".as_ptr(), c"trusted.above".as_ptr());
+            result(unsafe { libc::syscall(libc::SYS_setxattr, c"mnt/a".as_ptr(), name, value, 1_usize, 0) })
+        });
+        row(work, "int 0x80: setxattr", || int80(226, [low("mnt/b"), low("trusted.above"), low("v"), 1, 0]));
+        row(work, "truncate", || result(unsafe { libc::syscall(libc::SYS_truncate, c"mnt/c".as_ptr(), 2) }));
+        if let Some(mut ring) = Ring::new() {
+            let cwd = libc::AT_FDCWD as u64;
+            row(work, "io_uring: openat", || ring.ask(Ask::Openat, [cwd, c"mnt/d".as_ptr() as u64, libc::O_RDWR as u64, 0, 0]));
+        }
+    });
+    assert_eq!(story.status, 0);
+    let folder = lossy(story.word("folder"));
+    for (case, call, path) in
+        [("setxattr", "setxattr", "/mnt/a"), ("int 0x80: setxattr", "setxattr", "/mnt/b"), ("truncate", "truncate", "/mnt/c")]
+    {
+        assert_eq!(story.word(case), 0_i64.to_ne_bytes(), "{case}");
+        let want = match (precise(call), case.starts_with("int 0x80")) {
+            (true, _) => SEEN,
+            (false, true) => NOT_SEEN,
+            (false, false) => ARGUMENT,
+        };
+        let (seen, records) = how(&story, case, &format!("{folder}{path}"));
+        assert_eq!(seen, want, "{case}: {records:?}");
+        for record in records {
+            let Record::Path(call) = record else { panic!("{case}: {record:?}") };
+            let attribute = call.xattr.map(|xattr| lossy(xattr.name));
+            assert_eq!((call.result, attribute), (0, case.contains("xattr").then(|| "trusted.above".to_owned())), "{case}");
+        }
+    }
+    let opened = story.case("io_uring: openat");
+    assert!(!opened.iter().any(|record| matches!(record, Record::Path(_))), "{opened:?}");
+}
+
+#[test]
 fn of_a_name_that_is_changed_meanwhile_is_what_was_used() {
     const TRIES: u32 = 300;
     let story = trace(|work| {
