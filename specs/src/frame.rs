@@ -167,7 +167,7 @@ pub enum Down {
     },
     /// What to trace; the first message after [`Down::Auth`] on the first connection, ignored on later ones.
     #[n(1)]
-    Plan(#[n(0)] Plan),
+    Plan(#[n(0)] Box<Plan>),
     /// Verdicts on pods; a later one on the same pod replaces the earlier.
     #[n(2)]
     Pods(#[n(0)] Vec<PodVerdict>),

@@ -76,7 +76,7 @@ impl Session {
             self.hear();
             // The engine is gone only after its goodbye: nothing it would do remains.
             let _ = match message {
-                Down::Plan(plan) => self.commands.send(Command::Plan(Box::new(plan))),
+                Down::Plan(plan) => self.commands.send(Command::Plan(plan)),
                 Down::Pods(pods) => self.commands.send(Command::Pods(pods)),
                 Down::Stop => self.commands.send(Command::Stop),
                 Down::Ack(seq) => {

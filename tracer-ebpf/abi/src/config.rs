@@ -257,7 +257,7 @@ pub struct Offsets {
     pub openflags_mode: u32,
     pub mm_exe_file: u32,
 }
-const _: () = assert!(size_of::<Offsets>() == 71 * 4);
+const _: () = assert!(size_of::<Offsets>() == 72 * 4);
 
 /// One kind of event on one CPU.
 #[repr(C)]
