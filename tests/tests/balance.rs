@@ -111,7 +111,7 @@ impl Group {
     fn new(name: &str) -> Self {
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
         let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let mounted = mounts.find(|fields| fields[2] == "cgroup2").expect("control groups of version 2 are mounted");
+        let mounted = mounts.find(|fields| fields[2] == "cgroup2").unwrap();
         let folder = PathBuf::from(mounted[1]).join(format!("knark-{name}-{}", std::process::id()));
         std::fs::create_dir(&folder).unwrap();
         Self(folder)

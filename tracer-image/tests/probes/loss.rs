@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        LazyLock,
+        LazyLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -11,7 +11,7 @@ use std::{
 
 use knark_tracer::bpf::{Counters, Events, Options, Probes, Record, Scope};
 
-use crate::harness::{ALL, attach, close, open, run_as};
+use crate::harness::{ALL, FULL_SPEED, attach, close, open, run_as};
 
 /// Emulated machines are slow and take fewer.
 static OPENS: LazyLock<u64> = LazyLock::new(|| std::env::var("KNARK_TEST_OPENS").map_or(200_000, |n| n.parse().unwrap()));
@@ -29,6 +29,7 @@ struct Outcome {
 
 /// Makes a known number of everything at full speed.
 fn flood(ring_bytes: u32) -> Outcome {
+    let _alone = FULL_SPEED.lock().unwrap_or_else(PoisonError::into_inner);
     let scope = Scope { tgids: true, ..Scope::default() };
     let mut probes = attach(&Options { ring_bytes, scope, events: ALL, ..Options::default() });
     let mut out = Outcome { counters: Counters::default(), opens: 0, calls: 0, execs: 0, exits: 0 };

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     num::NonZeroU32,
     sync::{
-        LazyLock,
+        LazyLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -17,7 +17,7 @@ use knark_tracer::{
 };
 
 use crate::{
-    harness::{attach, close, lossy, open},
+    harness::{FULL_SPEED, attach, close, lossy, open},
     scopes::Group,
 };
 
@@ -71,6 +71,7 @@ struct Outcome {
 
 /// Two works in control groups of their own, side by side.
 fn side_by_side(name: &str, options: Options, noisy: impl Fn(), quiet: impl Fn()) -> Outcome {
+    let _alone = FULL_SPEED.lock().unwrap_or_else(PoisonError::into_inner);
     let parent = Group::new(&bpf::hierarchy().unwrap().mount, &format!("knark-{name}-{}", std::process::id()));
     let groups = [Group::new(&parent.0, "noisy"), Group::new(&parent.0, "quiet")];
     let [noisy_id, quiet_id] = [groups[0].id(), groups[1].id()];
