@@ -243,5 +243,5 @@ fn what_differs_is_no_repeat() {
     assert_eq!(out.noisy.tgids.values().max(), Some(&31));
     assert_eq!(out.noisy.events(), 61);
     // Too long to be compared: told one by one.
-    assert!(out.noisy.records >= 20 + 4 + 1 && out.noisy.repeats <= 4 * 9, "{:?}", out.noisy);
+    assert!(out.noisy.records > 20 + 4 && out.noisy.repeats <= 4 * 9, "{:?}", out.noisy);
 }
