@@ -64,7 +64,8 @@ mod tests {
         assert!(error(read().unwrap_err()).contains("--btf): No such file"));
         std::fs::write(&path, "\x7fELF").unwrap();
         assert!(error(read().unwrap_err()).contains("no BTF"));
-        let raw = [&MAGIC[..], &[0; 1 << 20]].concat();
+        let mut raw = MAGIC.to_vec();
+        raw.resize(1 << 20, 0);
         std::fs::write(&path, &raw).unwrap();
         let packed = read().unwrap().unwrap();
         assert!(packed.len() < raw.len() / 100);

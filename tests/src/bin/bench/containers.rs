@@ -21,7 +21,7 @@ pub fn growth() -> Result<()> {
             let groups = Groups::new()?;
             let containers: Vec<PathBuf> = (0..count).map(|number| groups.container(number)).collect::<Result<_>>()?;
             let list = folder.path().join("groups");
-            fs::write(&list, containers.iter().map(|group| format!("{}\n", group.display())).collect::<String>())?;
+            fs::write(&list, containers.iter().filter_map(|group| group.to_str()).collect::<Vec<_>>().join("\n"))?;
             let tracer = Tracer::knark(&["trace", "--local", "--on", "file", "--comm", "bench-load"])?;
             let worker = tracer.worker()?;
             let before = cpu_seconds(worker)?;

@@ -18,7 +18,11 @@ use knark_tests::program::{plugin, tracer};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::{await_detached, bpf_descriptors, cpu_seconds, family, groups::Groups, load_command, rss_mib};
+use crate::{
+    await_detached, bpf_descriptors, cpu_seconds, family,
+    groups::{Groups, remove_container},
+    load_command, rss_mib,
+};
 
 /// Opens a second.
 pub const RATE: u32 = 20_000;
@@ -125,7 +129,7 @@ fn come_and_go(file: &Path, over: &AtomicBool, made: &AtomicU64) -> Result<()> {
         let container = groups.container(number)?;
         let ended = Command::new("/bin/sh").args(["-c", &script]).args([&container, file]).status()?;
         ensure!(ended.success(), "a container's process ended with {ended}");
-        groups.remove(&container)?;
+        remove_container(&container)?;
         made.fetch_add(1, Ordering::Relaxed);
         thread::sleep(CONTAINER_EVERY.saturating_sub(begun.elapsed()));
     }

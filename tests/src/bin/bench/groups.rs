@@ -31,12 +31,12 @@ impl Groups {
         fs::create_dir_all(&container).with_context(|| format!("making {}", container.display()))?;
         Ok(container)
     }
+}
 
-    /// Removes a container's group and its pod's.
-    pub fn remove(&self, container: &Path) -> Result<()> {
-        remove(container)?;
-        container.parent().map_or(Ok(()), remove)
-    }
+/// Removes a container's group and its pod's.
+pub fn remove_container(container: &Path) -> Result<()> {
+    remove(container)?;
+    container.parent().map_or(Ok(()), remove)
 }
 
 impl Drop for Groups {
