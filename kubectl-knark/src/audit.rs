@@ -300,7 +300,9 @@ mod tests {
         stop.send_replace(true);
         tokio::time::sleep(2 * POLL).await;
         a.send(bytes(&event("1"))).await.unwrap();
-        drop((a, b));
+        for tracer in [&a, &b] {
+            tracer.send(Input::Gone { node: 0, error: None }).await.unwrap();
+        }
         let words = until(&mut heard, "1 gone").await.into_iter().chain(until(&mut heard, "0 gone").await);
         assert!(words.into_iter().any(|word| word == "0 bye after 1"));
     }

@@ -116,6 +116,9 @@ fn every_field_of_the_schema_can_be_read() {
     let mut full = serde_json::to_value(exec()).unwrap();
     full["exec"]["filename_b64"] = json!("Zg==");
     full["exec"]["exe_cut"] = json!(true);
+    for (name, value) in [("count", json!(2)), ("first_time", json!("2026")), ("last_time", json!("2026"))] {
+        full[name] = value;
+    }
     let mut exit = serde_json::to_value(exec()).unwrap();
     exit["type"] = json!("exit");
     exit["exit"] = json!({"code": 1, "signal": "SIGKILL", "duration_ns": "9"});

@@ -12,7 +12,7 @@ const MISTAKES: &[(&str, &str, &str, &str, &str)] = &[
         "cmdline",
         "the event has no `cmdline`",
         "",
-        "it has api, boot_ns, cause, container, exec, exit, file, kubernetes, node, process, schema, thread, time, type; a text wants quotes: \"cmdline\"",
+        "it has api, boot_ns, cause, container, count, exec, exit, file, first_time, kubernetes, last_time, node, process, schema, thread, time, type; a text wants quotes: \"cmdline\"",
     ),
     ("namespace == 'a'", "namespace", "`namespace` is a word that CEL keeps for itself", "did you mean `api.namespace`?", ""),
     (
