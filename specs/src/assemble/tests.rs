@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::frame::{Ancestor, Container, Exec, Exit, File, FileOp, Hello, Path, Pod, Process, ProcessSource};
+use crate::frame::{Ancestor, Container, Exec, Exit, File, FileOp, Hello, Path, Pod, Process, ProcessSource, Repeats};
 
 const HELLO: Hello = Hello {
     version: String::new(),
@@ -219,6 +219,7 @@ fn bytes_that_are_no_text_survive() {
 #[test]
 fn threads_are_named_where_they_differ() {
     check_file(FILE, &[("/thread", json!(null))]);
+    check_file(File { repeats: Some(Repeats { count: 5, first_ns: 1, last_ns: 2 }), ..FILE }, &[("/count", json!(5))]);
     check_file(File { tid: 43, thread: b"worker", ..FILE }, &[("/thread", json!({"tid": 43, "comm": "worker"}))]);
 }
 
