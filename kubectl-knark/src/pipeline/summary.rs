@@ -64,8 +64,10 @@ const NAMED: usize = 5;
 fn name(limited: &Limited) -> String {
     let Limited { namespace, pod, container, container_id, cgroup, .. } = limited;
     let container = if container.is_empty() { container_id.get(..12).unwrap_or(container_id) } else { container };
-    let parts = [namespace.as_str(), pod, container, cgroup];
-    let known: Vec<_> = parts.into_iter().map(|part| part.trim_start_matches('/')).filter(|part| !part.is_empty()).collect();
+    if !cgroup.is_empty() {
+        return cgroup.clone();
+    }
+    let known: Vec<_> = [namespace.as_str(), pod, container].into_iter().filter(|part| !part.is_empty()).collect();
     if known.is_empty() { "others".to_owned() } else { known.join("/") }
 }
 
