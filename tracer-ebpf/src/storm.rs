@@ -3,16 +3,19 @@
 
 use aya_ebpf::maps::HashMap;
 use knark_abi::{
-    BURST_NS, Header, OTHERS, OpenBody, PathBody, REPEAT_BYTES, Rate, RepeatKey, Repeated, Repeats, WINDOW_NS, feature, kind,
+    BURST_NS, Header, NUMBERS, OTHERS, Op, OpenBody, PathBody, REPEAT_BYTES, Rate, RepeatKey, Repeated, Repeats, WINDOW_NS,
+    feature, kind,
 };
 
 use crate::{
     file,
-    kernel::{self, config, field, has, offset},
+    kernel::{self, config, constant, field, has, offset},
     maps::{RATES, REPEATS},
     record::{self, Out},
     scratch::{self, Scratch},
 };
+
+static ARGUMENTS: [u8; NUMBERS] = Op::ARGUMENTS;
 
 /// `BPF_NOEXIST`
 const NEW: u64 = 1;
@@ -159,9 +162,11 @@ unsafe fn describe(s: *mut Scratch) -> bool {
             (*body).inode.size = 0;
             (*body).note = 0;
             let call = kernel::call_of((*head).op);
-            for index in [call.first_name, call.second_name, call.xattr] {
-                if index < 6 {
-                    (&raw mut (*body).args).cast::<u64>().add(index as usize).write_volatile(0);
+            let arguments = constant(&ARGUMENTS[(*head).op as usize & (NUMBERS - 1)]);
+            let args = (&raw mut (*body).args).cast::<u64>();
+            for index in 0..6 {
+                if index >= arguments || index == call.first_name || index == call.second_name || index == call.xattr {
+                    args.add(index as usize).write_volatile(0);
                 }
             }
         }

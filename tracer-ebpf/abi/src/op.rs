@@ -1,5 +1,7 @@
 //! Operations.
 
+use crate::NUMBERS;
+
 /// What an open or path call does; `Header::op`.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,6 +47,49 @@ pub enum Op {
 }
 
 impl Op {
+    /// How many arguments the call has. In the registers of the others there is anything.
+    pub const fn arguments(self) -> u8 {
+        match self {
+            Op::Unlink | Op::Rmdir => 1,
+            Op::Creat
+            | Op::Truncate
+            | Op::Ftruncate
+            | Op::Rename
+            | Op::Link
+            | Op::Symlink
+            | Op::Mkdir
+            | Op::Chmod
+            | Op::Fchmod
+            | Op::Removexattr
+            | Op::Lremovexattr
+            | Op::Fremovexattr => 2,
+            Op::Open
+            | Op::Openat
+            | Op::OpenByHandleAt
+            | Op::Symlinkat
+            | Op::Unlinkat
+            | Op::Mkdirat
+            | Op::Fchmodat
+            | Op::Chown
+            | Op::Lchown
+            | Op::Fchown
+            | Op::Mknod => 3,
+            Op::Openat2 | Op::Renameat | Op::Fchmodat2 | Op::Removexattrat | Op::Mknodat => 4,
+            Op::Renameat2 | Op::Linkat | Op::Fchownat | Op::Setxattr | Op::Lsetxattr | Op::Fsetxattr => 5,
+            Op::Setxattrat => 6,
+        }
+    }
+
+    /// [`Op::arguments`] by number.
+    pub const ARGUMENTS: [u8; NUMBERS] = {
+        let (mut all, mut i) = ([0; NUMBERS], 0);
+        while i < Op::ALL.len() {
+            all[Op::ALL[i] as usize] = Op::ALL[i].arguments();
+            i += 1;
+        }
+        all
+    };
+
     /// All of them, in the order of their numbers.
     pub const ALL: [Op; 37] = [
         Op::Open,
