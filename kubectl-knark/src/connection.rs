@@ -217,7 +217,12 @@ fn passing(input: &Input, last_seq: &mut u64) -> Option<Ending> {
 /// What follows a challenge.
 fn answers(session: &Session, nonce: &[u8], resume_after: u64, verdicts: Vec<PodVerdict>) -> [Down; 3] {
     let signature = session.key.sign(nonce).to_bytes().to_vec();
-    [Down::Auth { signature, resume_after }, Down::Plan(Box::new(session.plan.clone())), Down::Pods(verdicts)]
+    let mut plan = session.plan.clone();
+    if resume_after > 0 {
+        // It is traced already by the plan that came first, and this is long.
+        plan.btf = None;
+    }
+    [Down::Auth { signature, resume_after }, Down::Plan(Box::new(plan)), Down::Pods(verdicts)]
 }
 
 async fn write(to: &mut (impl AsyncWrite + Unpin), message: &Down) -> std::io::Result<()> {

@@ -79,7 +79,8 @@ pub unsafe fn take_up(s: *mut Scratch, effect: u8) -> bool {
     unsafe { copy(s, &INFLIGHT, INFLIGHT_SMALL as u64, effect) || copy(s, &INFLIGHT_LONG, RECORD_BYTES as u64, effect) }
 }
 
-/// Puts back what [`take_up`] took, which may have grown. If there is no room, the record stays as it was.
+/// Puts back what [`take_up`] took, which may have grown. If there is no room, it is lost: without what was found, nothing tells
+/// whether it is wanted.
 ///
 /// # Safety
 /// See [`keep`].
@@ -91,7 +92,11 @@ pub unsafe fn put_back(out: *mut Out) {
         (*Out::head(out)).len = Out::len(out) as u32;
         if Out::len(out) <= INFLIGHT_SMALL as u64 {
             insert(&INFLIGHT, key, out, 0);
-        } else if insert(&INFLIGHT_LONG, key, out, 0) == 0 {
+        } else {
+            if insert(&INFLIGHT_LONG, key, out, 0) != 0 {
+                lose(Out::at::<PathBody>(out));
+                remove(&INFLIGHT_LONG, key);
+            }
             remove(&INFLIGHT, key);
         }
     }

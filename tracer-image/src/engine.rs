@@ -41,6 +41,8 @@ const WATERMARK_LAG: u64 = 1_000_000;
 const BURST: usize = 16_384;
 /// Records taken before the filter is brought up to date and a full batch is sent.
 const PIECE: usize = 1024;
+/// Counts of repeats taken before what came of them is sent.
+const REPEATS: usize = 128;
 /// A lost record of a new cgroup is made up for by reading the tree again, but not more often than this.
 const RESCAN_EVERY: Duration = Duration::from_millis(500);
 /// How long a slow plugin may take to make room for the last records.
@@ -315,9 +317,14 @@ impl Tracer {
         }
     }
 
-    /// Takes what was counted as repeats, as far as their time is over.
+    /// Takes what was counted as repeats, as far as their time is over and there is room: each may bring along what its process is.
     fn take_repeats(&mut self, probes: &mut Probes) -> Result<(), EngineError> {
-        Ok(probes.take_repeats(clock::boot_ns(), |bytes, record| self.take(bytes, &record))?)
+        while self.outbox.has_room()
+            && probes.take_repeats(REPEATS, clock::boot_ns(), |bytes, record| self.take(bytes, &record))?
+        {
+            self.flush();
+        }
+        Ok(())
     }
 
     /// What control groups lost that are gone is remembered here, and the kernel has room for others.

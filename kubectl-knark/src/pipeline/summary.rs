@@ -46,8 +46,9 @@ pub fn text(sums: &Sums) -> String {
     }
     for node in nodes {
         let others = node.limited.len().saturating_sub(NAMED);
+        let on = if nodes.len() > 1 { format!(" on {}", escape::cell(&node.node)) } else { String::new() };
         for limited in node.limited.iter().take(NAMED) {
-            let _ = writeln!(text, "over the rate limit: {}, {} lost", escape::cell(&name(limited)), limited.lost);
+            let _ = writeln!(text, "over the rate limit: {}{on}, {} lost", escape::cell(&name(limited)), limited.lost);
         }
         if others > 0 {
             let _ =
@@ -73,23 +74,25 @@ fn name(limited: &Limited) -> String {
 
 fn table(nodes: &[NodeSums]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["NODE", "SEEN", "SHOWN", "FILTERED", "LOST", "WHERE"]);
+    let counted = nodes.iter().any(|node| node.aggregated > 0);
+    let mut header = vec!["NODE", "SEEN", "SHOWN", "FILTERED", "LOST", "WHERE"];
+    if counted {
+        header.insert(3, "AGGREGATED");
+    }
+    let last = header.len() - 1;
+    table.load_style(presets::NOTHING).set_header(header);
     for node in nodes {
         let mut stages: Vec<_> = node.lost.iter().filter(|(_, n)| **n > 0).map(|(stage, n)| format!("{n} {stage}")).collect();
         if node.incomplete {
             stages.push("the stream broke off".to_owned());
         }
-        table.add_row([
-            escape::cell(&node.node).into_owned(),
-            node.seen.to_string(),
-            node.shown.to_string(),
-            node.filtered.to_string(),
-            lost(node).to_string(),
-            stages.join(", "),
-        ]);
+        let aggregated = counted.then_some(node.aggregated);
+        let numbers = [node.seen, node.shown].into_iter().chain(aggregated).chain([node.filtered, lost(node)]);
+        let numbers = numbers.map(|number| number.to_string());
+        table.add_row(std::iter::once(escape::cell(&node.node).into_owned()).chain(numbers).chain([stages.join(", ")]));
     }
     for column in table.column_iter_mut() {
-        if (1..=4).contains(&column.index) {
+        if (1..last).contains(&column.index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
         column.set_padding((0, 2));
@@ -99,4 +102,26 @@ fn table(nodes: &[NodeSums]) -> Table {
 
 fn lost(node: &NodeSums) -> u64 {
     node.lost.values().fold(0, |sum: u64, n| sum.saturating_add(*n))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nodes_numbers_add_up_and_say_whose_they_are() {
+        let limited = vec![Limited { pod: "web".into(), lost: 2, ..Limited::default() }];
+        let lost = [("rate-limit".to_owned(), 2)].into();
+        let storm =
+            NodeSums { node: "a".into(), seen: 20, shown: 10, aggregated: 7, filtered: 1, lost, limited, ..NodeSums::default() };
+        let calm = NodeSums { node: "b".into(), seen: 1, shown: 1, ..NodeSums::default() };
+        let want = "\
+11 events shown, 7 more in their counts, 1 filtered, 2 lost on 2 nodes in 0.0 s
+NODE  SEEN  SHOWN  AGGREGATED  FILTERED  LOST  WHERE
+a       20     10           7         1     2  2 rate-limit
+b        1      1           0         0     0
+over the rate limit: web on a, 2 lost
+";
+        assert_eq!(text(&of(vec![storm, calm], Duration::ZERO).summary), want);
+    }
 }

@@ -122,9 +122,15 @@ impl Api {
     pub fn asks_for_dry_run(&self) -> bool {
         /// What is done by these is done, whatever the query says.
         const DONE: [&str; 5] = ["exec", "attach", "portforward", "proxy", "token"];
+        /// A query with more than these is none to Go's `net/url` (`urlmaxqueryparams`), and the API server acts without it.
+        const PARAMETERS: usize = 10_000;
+        let is_whole = || !self.truncated.iter().any(|part| matches!(&**part, "path" | "query"));
+        let is_read = || is_whole() && self.query.split('&').count() <= PARAMETERS;
         match self.verb.as_str() {
             _ if DONE.contains(&self.subresource.as_str()) => false,
-            "create" | "update" | "patch" => query::pairs(&self.query).any(|(key, value)| key == "dryRun" && value == "All"),
+            "create" | "update" | "patch" => {
+                is_read() && query::pairs(&self.query).any(|(key, value)| key == "dryRun" && value == "All")
+            }
             // Where there is a body, the API server doesn't look at the query.
             "delete" | "deletecollection" => {
                 let body = self.request_body.as_ref().filter(|body| body.truncated_from.is_none());
@@ -223,6 +229,21 @@ mod tests {
             let [verb, subresource, query] = [verb, subresource, query].map(str::to_owned);
             let api = Api { verb, subresource, query, request_body, ..Api::default() };
             assert_eq!(api.asks_for_dry_run(), want, "{api:?}");
+        }
+        // What is cut may be too much for the API server, too.
+        let cut = |truncated: &[&str], more: usize| Api {
+            verb: "create".to_owned(),
+            query: format!("dryRun=All{}", "&a".repeat(more)),
+            truncated: truncated.iter().map(|part| (*part).to_owned().into()).collect(),
+            ..Api::default()
+        };
+        for (api, want) in [
+            (cut(&["user_agent"], 9_999), true),
+            (cut(&[], 10_000), false),
+            (cut(&["query"], 0), false),
+            (cut(&["path"], 0), false),
+        ] {
+            assert_eq!(api.asks_for_dry_run(), want);
         }
     }
 }

@@ -248,17 +248,21 @@ impl Probes {
 
     /// Hands out what was counted as repeats in windows that are over: a record for each event that had any, whose
     /// [`Head::repeats`](super::Head) says how many. Of the last window, once the probes are detached. `told_ns` is now, in ns since boot, and
-    /// becomes the records' time.
-    pub fn take_repeats(&mut self, told_ns: u64, mut each: impl FnMut(&[u8], Record<'_>)) -> Result<(), MapError> {
+    /// becomes the records' time. At most `max` at once: true if there are more.
+    pub fn take_repeats(&mut self, max: usize, told_ns: u64, mut each: impl FnMut(&[u8], Record<'_>)) -> Result<bool, MapError> {
         if self.options.aggregate.is_none() {
-            return Ok(());
+            return Ok(false);
         }
         let before = if self.stopped { Some(u64::MAX) } else { self.windows.over(told_ns) };
-        let Some(before) = before else { return Ok(()) };
-        storm::take(&mut self.ebpf, before, told_ns, |bytes, count| match parse::record(bytes) {
+        let Some(before) = before else { return Ok(false) };
+        let more = storm::take(&mut self.ebpf, before, max, told_ns, |bytes, count| match parse::record(bytes) {
             Some(record) => each(bytes, record),
             None => self.malformed += count,
-        })
+        })?;
+        if !more {
+            self.windows.taken();
+        }
+        Ok(more)
     }
 
     /// The control groups that were faster than the rate limit allows, by id, and how many of their events are lost for it. Those for

@@ -39,29 +39,32 @@ pod!(Key, Value, Pace);
 pub(super) struct Windows {
     /// All before this one are, once that thread has ended.
     ending: Option<(u64, JoinHandle<()>)>,
-    /// All before this one were.
-    ended: u64,
+    /// All before this one are.
+    over: u64,
+    /// What was counted in those has been taken.
+    is_taken: bool,
 }
 
 impl Windows {
-    /// The first window that isn't known to be over, if there are others that are and were not before. A program that looked at the
+    /// The first window that isn't known to be over, if what was counted in those before is to be taken. A program that looked at the
     /// clock within a window may count in it for a while; a thread of its own waits for the last of them, which takes the kernel some
     /// milliseconds.
     pub(super) fn over(&mut self, now_ns: u64) -> Option<u64> {
         let now = now_ns / WINDOW_NS;
-        match &self.ending {
-            Some((_, thread)) if !thread.is_finished() => return None,
-            Some((before, _)) => {
-                self.ended = *before;
-                self.ending = None;
-                return Some(self.ended);
+        match self.ending.take() {
+            Some((before, thread)) if thread.is_finished() => (self.over, self.is_taken) = (before, false),
+            Some(waiting) => self.ending = Some(waiting),
+            None if self.is_taken && now > self.over || self.over == 0 => {
+                self.ending = thread::Builder::new().name("windows".into()).spawn(link::settle).ok().map(|thread| (now, thread));
             }
             None => {}
         }
-        if now > self.ended {
-            self.ending = thread::Builder::new().name("windows".into()).spawn(link::settle).ok().map(|thread| (now, thread));
-        }
-        None
+        (!self.is_taken && self.over > 0).then_some(self.over)
+    }
+
+    /// All has been taken of what was counted in windows that are over.
+    pub(super) fn taken(&mut self) {
+        self.is_taken = true;
     }
 }
 
@@ -71,20 +74,29 @@ pub(super) fn prepare(ebpf: &mut Ebpf) -> Result<(), LoaderMapError> {
     rates.insert(OTHERS, Pace(Rate::default()), 0)
 }
 
-/// Takes what was counted in windows before this one, as bytes of records and how often. Nothing must count there any more.
-pub(super) fn take(ebpf: &mut Ebpf, before: u64, told_ns: u64, mut each: impl FnMut(&[u8], u64)) -> Result<(), MapError> {
+/// Takes what was counted in windows before this one, as bytes of records and how often, up to so many; true if there are more.
+/// Nothing must count there any more.
+pub(super) fn take(
+    ebpf: &mut Ebpf,
+    before: u64,
+    max: usize,
+    told_ns: u64,
+    mut each: impl FnMut(&[u8], u64),
+) -> Result<bool, MapError> {
     let refused = |e| refused(e, REPEATS);
     let mut map: HashMap<&mut MapData, Key, Value> = load::map(ebpf, "REPEATS").map_err(refused)?;
     let over = |key: &Result<Key, _>| key.as_ref().map_or(true, |key: &Key| key.0.window < before);
-    let keys: Vec<Key> = map.keys().filter(over).collect::<Result<_, _>>().map_err(refused)?;
-    for key in keys {
-        let Value(repeated) = map.get(&key, 0).map_err(refused)?;
-        map.remove(&key).map_err(refused)?;
+    let keys: Vec<Key> = map.keys().filter(over).take(max + 1).collect::<Result<_, _>>().map_err(refused)?;
+    for key in keys.iter().take(max) {
+        let Value(mut repeated) = map.get(key, 0).map_err(refused)?;
+        map.remove(key).map_err(refused)?;
+        // CPUs that count at once may put them down in another order.
+        repeated.repeats.last_ns = repeated.repeats.last_ns.max(repeated.repeats.first_ns);
         if repeated.repeats.count > 0 {
             each(&record(&key.0, &repeated, told_ns), repeated.repeats.count);
         }
     }
-    Ok(())
+    Ok(keys.len() > max)
 }
 
 /// The record that the programs would have made, and how often. Empty if it can't be one.
