@@ -235,8 +235,22 @@ start() {
     # What is emulated is slow: fewer events make the same point.
     -append "console=$console panic=-1 mitigations=off rdinit=/init KNARK_TEST_OPENS=40000 $parameters -- $*"
   )
-  timeout --kill-after 2 "$deadline" "${emulator[@]}" "${arguments[@]}" > "$log.qemu" 2>&1 < /dev/null &
+  boot "$release: $name" "$log" "${emulator[@]}" "${arguments[@]}" &
   machines[$!]="$release $name $SECONDS"
+}
+
+# boot WHAT LOG EMULATOR...: once more where the machine dies before its command says anything. Rarely, a kernel that changes its own
+# code while it starts has the other emulated CPU run what is half changed.
+boot() {
+  local what=$1 log=$2 status=0
+  shift 2
+  timeout --kill-after 2 "$deadline" "$@" > "$log.qemu" 2>&1 < /dev/null || status=$?
+  if [[ ! -s $log ]] && ((status != 124)); then
+    echo "$what: the machine died while it started (qemu ended with $status); once more"
+    status=0
+    timeout --kill-after 2 "$deadline" "$@" > "$log.qemu" 2>&1 < /dev/null || status=$?
+  fi
+  return "$status"
 }
 
 # Waits for one machine to end, and says what came of it; counts it in `failed`.
