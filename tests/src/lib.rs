@@ -2,6 +2,7 @@
 
 pub mod api_server;
 pub mod audit;
+pub mod cgroups;
 pub mod cluster;
 pub mod console;
 pub mod load;

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use knark_tests::program::{plugin, seen, tracer};
+use knark_tests::{
+    cgroups,
+    program::{plugin, seen, tracer},
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -109,10 +112,7 @@ struct Group(PathBuf);
 
 impl Group {
     fn new(name: &str) -> Self {
-        let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
-        let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let mounted = mounts.find(|fields| fields[2] == "cgroup2").unwrap();
-        let folder = PathBuf::from(mounted[1]).join(format!("knark-{name}-{}", std::process::id()));
+        let folder = cgroups::mounted().unwrap().join(format!("knark-{name}-{}", std::process::id()));
         std::fs::create_dir(&folder).unwrap();
         Self(folder)
     }
@@ -216,10 +216,7 @@ fn what_happens_while_nobody_reads_arrives_or_is_counted() {
 
 #[test]
 fn control_groups_that_come_and_go_take_no_event_with_them() {
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
-    let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let mounted = mounts.find(|fields| fields[2] == "cgroup2").expect("control groups of version 2 are mounted");
-    let parent = PathBuf::from(mounted[1]).join(format!("knark-balance-{}", std::process::id()));
+    let parent = cgroups::mounted().unwrap().join(format!("knark-balance-{}", std::process::id()));
     std::fs::create_dir(&parent).unwrap();
     let trace = Trace::start(&["--pid", &std::process::id().to_string(), "--on", "exec"]);
     for number in 0..1_000 {

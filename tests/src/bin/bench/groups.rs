@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use knark_tests::cgroups;
 
 /// A folder of them, which goes with it.
 pub struct Groups(PathBuf);
@@ -15,11 +16,7 @@ pub struct Groups(PathBuf);
 impl Groups {
     /// Makes the folder.
     pub fn new() -> Result<Self> {
-        let mounts = fs::read_to_string("/proc/mounts").context("reading what is mounted")?;
-        let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let mounted = mounts.find(|fields| fields.get(2) == Some(&"cgroup2"));
-        let root = mounted.and_then(|fields| fields.get(1).copied()).context("control groups of version 2 are not mounted")?;
-        let folder = Path::new(root).join(format!("kubepods-knark-{}.slice", std::process::id()));
+        let folder = cgroups::mounted()?.join(format!("kubepods-knark-{}.slice", std::process::id()));
         fs::create_dir(&folder).with_context(|| format!("making {}", folder.display()))?;
         Ok(Self(folder))
     }
