@@ -60,8 +60,8 @@ kernels() {
 }
 
 cluster() {
-  debian etcd:etcd-server containerd:containerd runc:runc /usr/lib/cni/ptp:containernetworking-plugins ip:iproute2 \
-    openssl:openssl buildah:buildah busybox:busybox-static go:golang-go
+  debian etcd:etcd-server containerd:containerd conmon:conmon runc:runc /usr/lib/cni/ptp:containernetworking-plugins ip:iproute2 \
+    openssl:openssl buildah:buildah busybox:busybox-static curl:curl cc:gcc go:golang-go
   tests/cluster/cluster build
   command -v kubectl > /dev/null || link "$(tests/cluster/cluster programs)/kubectl"
 }

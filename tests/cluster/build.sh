@@ -1,4 +1,4 @@
-# What is built once and kept in the cache: the Kubernetes of go.mod and the images that every node has.
+# What is built once and kept in the cache: the Kubernetes of go.mod, CRI-O, and the images that every node has.
 # shellcheck shell=bash
 
 # Modules like go.mod here, each with the API server of another minor version.
@@ -12,6 +12,7 @@ build() {
   for module in "$HERE" "${API_SERVERS[@]}"; do
     [[ -d $(folder_of "$module") ]] || build_programs "$module"
   done
+  [[ -d $CRIO ]] || build_crio
   [[ -d $(images) ]] || build_images
   exec 8>&-
 }
@@ -39,6 +40,23 @@ build_programs() {
     -X $version.gitVersion=$kubernetes -X $version.gitMajor=1 -X $version.gitMinor=${minor%%.*}" tool ||
     fail "Kubernetes $kubernetes does not build"
   mv "$folder.new" "$folder"
+}
+
+# The module that CRI-O is a tool of.
+CRIO_MODULE=${BASH_SOURCE[0]%/*}/../cri-o
+
+crio_folder() { echo "$CACHE/cri-o-$(sed -nE 's|^(require)?[[:space:]]+github.com/cri-o/cri-o (v[^ ]+).*|\2|p' "$CRIO_MODULE/go.mod")"; }
+
+build_crio() {
+  local source
+  progress "building CRI-O; this takes some minutes, once"
+  rm -rf "$CRIO.new"
+  # Without what asks for libraries of C that not every machine has; pinns has no other source than C.
+  CGO_ENABLED=1 go -C "$CRIO_MODULE" build -buildvcs=false -trimpath -o "$CRIO.new/" -ldflags "-s -w" \
+    -tags "containers_image_openpgp exclude_graphdriver_btrfs" tool || fail "CRI-O does not build"
+  source=$(go -C "$CRIO_MODULE" list -m -f '{{.Dir}}' github.com/cri-o/cri-o)
+  cc -std=c99 -Os -static -o "$CRIO.new/pinns" "$source"/pinns/src/*.c || fail "CRI-O's pinns does not build"
+  mv "$CRIO.new" "$CRIO"
 }
 
 # The folder of the images' archives, named after what goes into them.

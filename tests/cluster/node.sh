@@ -1,4 +1,7 @@
-# A node: containerd and kubelet with files, sockets, address, pod network and control groups of their own.
+# A node: a container runtime and kubelet with files, sockets, address, pod network and control groups of their own.
+#
+# A runtime is a file like containerd.sh: RUNTIME_up NODE, RUNTIME_pull NODE ARCHIVE NAME, RUNTIME_has NODE NAME DIGEST and
+# RUNTIME_tidy NODE, with a socket and a daemon of its name.
 # shellcheck shell=bash
 
 KUBELET_PORT=20250
@@ -12,18 +15,15 @@ address() { echo "127.0.0.$((${1#knark-} + 2))"; }
 node_address() { echo "10.244.255.$((${1#knark-} + 2))"; }
 pod_network() { echo "10.244.${1#knark-}.0/24"; }
 
-# runtime NODE COMMAND...: ctr as kubelet's side of containerd sees things.
-runtime() { ctr --address "$STATE/$1/containerd.sock" --namespace k8s.io "${@:2}"; }
+# runtime_of NODE: both runtimes are about, containerd beside the control plane.
+runtime_of() { if ((${1#knark-} % 2)); then echo crio; else echo containerd; fi; }
 
-containerd_up() {
+runtime_up() {
   local archive
-  if ! running "$1/containerd"; then
-    mkdir -p "$STATE/$1"/{cni,manifests}
-    make_cgroup "$1"
-    write_containerd_config "$1"
-    start "$1/containerd" containerd --config "$STATE/$1/containerd.toml"
-  fi
-  wait_for 60 "$1/containerd" runtime "$1" version
+  mkdir -p "$STATE/$1"/{cni,manifests}
+  make_cgroup "$1"
+  write_pod_network "$1"
+  "$(runtime_of "$1")_up" "$1"
   for archive in "$(images)"/*.tar; do import "$1" "$archive"; done
 }
 
@@ -53,7 +53,7 @@ node_restart_kubelet() {
 
 must_exist() {
   [[ -n $1 ]] || fail "which node?"
-  running "$1/containerd" || fail "no node $1 runs; \`cluster up\` starts nodes"
+  running "$1/$(runtime_of "$1")" || fail "no node $1 runs; \`cluster up\` starts nodes"
 }
 
 # node_ready NODE: the kubelet itself answers, and the API server says so; it would say so of a kubelet that just ended.
@@ -76,46 +76,20 @@ load() {
 
 # import NODE ARCHIVE: unless its image is there. A pod that is made right after this finds it.
 import() {
-  local index name digest
+  local index name digest runtime
+  runtime=$(runtime_of "$1")
   index=$(tar --extract --to-stdout --file "$2" index.json)
   name=$(sed -nE 's/.*"org\.opencontainers\.image\.ref\.name" *: *"([^"]+)".*/\1/p' <<< "$index")
   digest=$(grep -oE 'sha256:[0-9a-f]{64}' <<< "$index")
   [[ -n $name && $digest != *$'\n'* ]] || fail "$2 must hold one image, with a name"
-  ! listed "$1" "name==$name,target.digest==$digest" || return 0
-  # What kubelet sees of it follows by an event, which labels the image. An image that only changes keeps its label,
-  # and then there would be nothing to wait for.
-  runtime "$1" images remove "$name" > /dev/null 2>&1 || true
-  runtime "$1" images import "$2" > /dev/null
-  wait_for 60 "$1/containerd" listed "$1" "name==$name,labels.\"io.cri-containerd.image\"==managed"
+  ! "${runtime}_has" "$1" "$name" "$digest" || return 0
+  "${runtime}_pull" "$1" "$2" "$name"
+  wait_for 60 "$1/$runtime" "${runtime}_has" "$1" "$name" "$digest"
   progress "$1 has $name"
 }
 
-listed() { [[ -n $(runtime "$1" images list --quiet "$2") ]]; }
-
-write_containerd_config() {
+write_pod_network() {
   local folder=$STATE/$1
-  # Scores below zero and AppArmor profiles are more than some machines allow. What has no use here, or a
-  # folder somewhere else, is off.
-  cat > "$folder/containerd.toml" << EOF
-version = 2
-root = "$folder/root"
-state = "$folder/state"
-disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
-[grpc]
-  address = "$folder/containerd.sock"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "localhost/pause:1"
-  netns_mounts_under_state_dir = true
-  restrict_oom_score_adj = true
-  disable_apparmor = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
-    conf_dir = "$folder/cni"
-  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-      Root = "$folder/runc"
-EOF
   cat > "$folder/cni/pods.conflist" << EOF
 {"cniVersion": "1.0.0", "name": "$1", "plugins": [
   {"type": "ptp", "ipMasq": false, "ipam": {"type": "host-local", "dataDir": "$folder/addresses", "subnet": "$(pod_network "$1")", "routes": [{"dst": "0.0.0.0/0"}]}},
@@ -137,7 +111,7 @@ port: $KUBELET_PORT
 healthzPort: 0
 tlsCertFile: $PKI/$1.crt
 tlsPrivateKeyFile: $PKI/$1.key
-containerRuntimeEndpoint: unix://$folder/containerd.sock
+containerRuntimeEndpoint: unix://$folder/$(runtime_of "$1").sock
 cgroupDriver: cgroupfs
 cgroupRoot: /$1
 failCgroupV1: false
@@ -174,11 +148,11 @@ make_cgroup() {
 
 cgroup_trees() { awk '$3 ~ /^cgroup2?$/ {print $2}' /proc/mounts; }
 
-# node_down NODE: pods are killed, not asked, so what containerd and its shims would have tidied up is done here.
+# node_down NODE: pods are killed, not asked, so what the runtime would have tidied up is done here.
 node_down() {
   local folder=$STATE/$1 tree
   stop "$1/kubelet"
-  stop "$1/containerd"
+  stop "$1/$(runtime_of "$1")"
   local deadline=$((SECONDS + 10)) processes
   while processes=$(node_processes "$1") && [[ -n $processes ]]; do
     ((SECONDS < deadline)) || fail "$1: these processes do not end: ${processes//$'\n'/ }"
@@ -186,9 +160,7 @@ node_down() {
     kill -KILL $processes 2> /dev/null || true
     sleep 0.05
   done
-  # The shims' sockets, which lie outside of the folder.
-  { cat "$folder"/state/io.containerd.runtime.v2.task/k8s.io/*/address 2> /dev/null || true; } |
-    sed 's|unix://|\n|g' | xargs --no-run-if-empty rm -f
+  "$(runtime_of "$1")_tidy" "$1"
   awk -v folder="$folder/" 'index($2, folder) == 1 {print $2}' /proc/mounts | sort --reverse | xargs --no-run-if-empty umount --lazy
   ip -oneline -4 address show to "$(pod_network "$1")" | awk '{print $2}' |
     xargs --no-run-if-empty -n 1 ip link delete 2> /dev/null || true # they are going already, with their namespaces
@@ -198,13 +170,15 @@ node_down() {
   done
 }
 
-# node_processes NODE: the processes of the node's pods are those in its groups; its shims work in its bundles' folders.
+# node_processes NODE: the processes of the node's pods are those in its groups; what watches over them works in the
+# bundles' folders.
 node_processes() {
-  local tree
+  local tree bundles=() folder
+  for folder in state run storage; do bundles+=(-o -lname "$STATE/$1/$folder/*"); done
   {
     for tree in $(cgroup_trees); do
       find "$tree/$1" -name cgroup.procs -exec cat {} + 2> /dev/null || true
     done
-    find /proc/[0-9]*/cwd -maxdepth 0 -lname "$STATE/$1/state/io.containerd.runtime.v2.task/k8s.io/*" 2> /dev/null | cut -d / -f 3 || true
+    find /proc/[0-9]*/cwd -maxdepth 0 \( "${bundles[@]:1}" \) 2> /dev/null | cut -d / -f 3 || true
   } | sort -nu
 }

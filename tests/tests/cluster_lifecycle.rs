@@ -3,7 +3,10 @@
 
 use std::net::SocketAddr;
 
-use knark_tests::cluster::{Namespace, Proxy, Trace, knark, kubeconfig, kubectl, nodes, wait_for};
+use knark_tests::{
+    cgroups::memory_limit,
+    cluster::{Namespace, Proxy, Trace, knark, kubeconfig, kubectl, nodes, wait_for},
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Ticks come without gaps.
@@ -176,6 +179,22 @@ fn a_killed_tracer_is_told_at_once() {
     assert_eq!(trace.end().code(), Some(1), "{}", trace.words());
     assert!(begun.elapsed().as_secs() < 20, "it took {} s", begun.elapsed().as_secs());
     assert!(trace.stderr().contains("killed by signal 9"), "{}", trace.words());
+    ns.assert_clean();
+}
+
+#[test]
+fn a_tracer_without_memory_is_told_and_what_to_do() {
+    let (ns, mut trace) = traced(&[]);
+    let limit = memory_limit(tracer_process(&ns).as_raw_nonzero().get().unsigned_abs()).unwrap();
+    // What it has is all that it gets: version 1 refuses less than that, version 2 kills at once.
+    wait_for("the end of its memory", || {
+        let usage = limit.with_file_name(if limit.ends_with("memory.max") { "memory.current" } else { "memory.usage_in_bytes" });
+        let _ = std::fs::read_to_string(&usage).and_then(|bytes| std::fs::write(&limit, bytes));
+        ns.tracers().is_empty().then_some(())
+    });
+    assert_eq!(trace.end().code(), Some(1), "{}", trace.words());
+    let said = trace.stderr();
+    assert!(said.contains("OOMKilled") && said.contains("256Mi") && said.contains("--aggregate"), "{}", trace.words());
     ns.assert_clean();
 }
 

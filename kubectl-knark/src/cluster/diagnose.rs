@@ -1,6 +1,6 @@
 //! What a tracer pod's state means.
 
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, Event, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, Event, Pod, PodStatus};
 
 use super::manifest::{BINARY, CONTAINER};
 
@@ -24,14 +24,14 @@ pub fn state(pod: &Pod) -> State {
     if let Some(why) = pod_over(pod, status) {
         return State::Over(why);
     }
-    let image = image(pod);
+    let tracer = pod.spec.iter().flat_map(|spec| &spec.containers).find(|container| container.name == CONTAINER);
     let container = status.container_statuses.iter().flatten().find(|container| container.name == CONTAINER);
     let Some(state) = container.and_then(|container| container.state.as_ref()) else {
         let scheduled = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
         return State::Waiting(if scheduled { "waiting for the node" } else { "scheduling" });
     };
     if let Some(terminated) = &state.terminated {
-        return State::Over(terminated_text(terminated, &image));
+        return State::Over(terminated_text(terminated, tracer));
     }
     if state.running.is_some() {
         return State::Running;
@@ -39,7 +39,7 @@ pub fn state(pod: &Pod) -> State {
     let waiting = state.waiting.as_ref();
     let reason = waiting.and_then(|waiting| waiting.reason.as_deref()).unwrap_or_default();
     let message = waiting.and_then(|waiting| waiting.message.as_deref()).unwrap_or_default();
-    waiting_state(reason, message, &image)
+    waiting_state(reason, message, image(tracer))
 }
 
 /// Whether its process has ended for good.
@@ -48,9 +48,8 @@ pub fn has_ended(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-fn image(pod: &Pod) -> String {
-    let container = pod.spec.iter().flat_map(|spec| &spec.containers).find(|container| container.name == CONTAINER);
-    container.and_then(|container| container.image.clone()).unwrap_or_default()
+fn image(container: Option<&Container>) -> &str {
+    container.and_then(|container| container.image.as_deref()).unwrap_or_default()
 }
 
 fn pod_over(pod: &Pod, status: &PodStatus) -> Option<String> {
@@ -101,11 +100,16 @@ fn not_startable(message: &str, image: &str) -> String {
     format!("the node can't start the tracer: {message}")
 }
 
-fn terminated_text(terminated: &ContainerStateTerminated, image: &str) -> String {
+fn terminated_text(terminated: &ContainerStateTerminated, container: Option<&Container>) -> String {
+    let image = image(container);
+    let limits = container.and_then(|container| container.resources.as_ref()?.limits.as_ref());
+    let limit = limits.and_then(|limits| limits.get("memory")).map_or_else(String::new, |limit| format!(" of {}", limit.0));
     let reason = terminated.reason.as_deref().unwrap_or_default();
     let message = terminated.message.as_deref().unwrap_or_default().trim();
     match (reason, terminated.exit_code) {
-        ("OOMKilled", _) => "the tracer ran out of its memory limit of 256Mi (OOMKilled): choose fewer targets".to_owned(),
+        ("OOMKilled", _) => format!(
+            "the tracer used up its memory{limit} (OOMKilled): choose fewer targets or rules, or thin out events by --aggregate"
+        ),
         ("StartError" | "ContainerCannotRun", _) => not_startable(message, image),
         ("ContainerStatusUnknown", _) => "the node lost the tracer's container".to_owned(),
         (_, 0) => ENDED.to_owned(),
@@ -158,7 +162,8 @@ mod tests {
 
     fn pod(status: &Value) -> Pod {
         serde_json::from_value(json!({
-            "spec": { "nodeName": "n", "containers": [{ "name": "tracer", "image": "example.com/t:1" }] },
+            "spec": { "nodeName": "n", "containers": [{ "name": "tracer", "image": "example.com/t:1",
+                "resources": { "limits": { "memory": "256Mi" } } }] },
             "status": status,
         }))
         .unwrap()
