@@ -30,6 +30,8 @@ pub const RATE: u32 = 20_000;
 const CONTAINER_EVERY: Duration = Duration::from_millis(200);
 /// Opens of each container.
 const CONTAINER_OPENS: u64 = 10;
+/// So many come and go before: more than there are places for containers, and for processes, of which each has four at least.
+const BEFORE: u64 = 4_500;
 /// So often it is looked at how the trace does.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
 
@@ -68,15 +70,28 @@ pub fn endure(minutes: u32) -> Result<()> {
     }
     let worker = family(child.id()).into_iter().find(|pid| bpf_descriptors(*pid) > 0).context("no process holds probes")?;
 
+    // Every table is full from here on: what grows then is a leak.
+    let groups = Groups::new()?;
+    for number in 0..BEFORE {
+        come_and_go(&groups, number, &fleeting)?;
+    }
     println!("| minutes | containers so far | tracer, MiB | plugin, MiB | tracer, % of a CPU | plugin, % of a CPU |");
     println!("|---|---|---|---|---|---|");
     let made = u64::from(RATE) * 60 * u64::from(minutes);
     let mut load =
         load_command("paced", u32::try_from(made)?, steady.to_str().context("a path")?)?.stdout(Stdio::null()).spawn()?;
     let over = AtomicBool::new(false);
-    let containers = AtomicU64::new(0);
+    let containers = AtomicU64::new(BEFORE);
     thread::scope(|scope| {
-        let coming = scope.spawn(|| come_and_go(&fleeting, &over, &containers));
+        let coming = scope.spawn(|| -> Result<()> {
+            while !over.load(Ordering::Relaxed) {
+                let begun = Instant::now();
+                come_and_go(&groups, containers.load(Ordering::Relaxed), &fleeting)?;
+                containers.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(CONTAINER_EVERY.saturating_sub(begun.elapsed()));
+            }
+            Ok(())
+        });
         let mut cpu = [cpu_seconds(worker)?, cpu_seconds(child.id())?];
         for minute in 1..=minutes {
             thread::sleep(LOOK_EVERY);
@@ -118,20 +133,14 @@ fn named(file: &Path) -> String {
     format!("\"path\":\"{}\"", file.display())
 }
 
-/// Control groups as the kubelet names them, each with a process that opens the file and ends.
-fn come_and_go(file: &Path, over: &AtomicBool, made: &AtomicU64) -> Result<()> {
-    let groups = Groups::new()?;
-    let script =
-        format!("echo 0 > \"$0/cgroup.procs\" && i=0 && while [ $i -lt {CONTAINER_OPENS} ]; do : < \"$1\"; i=$((i + 1)); done");
-    while !over.load(Ordering::Relaxed) {
-        let begun = Instant::now();
-        let number = made.load(Ordering::Relaxed);
-        let container = groups.container(number)?;
-        let ended = Command::new("/bin/sh").args(["-c", &script]).args([&container, file]).status()?;
-        ensure!(ended.success(), "a container's process ended with {ended}");
-        remove_container(&container)?;
-        made.fetch_add(1, Ordering::Relaxed);
-        thread::sleep(CONTAINER_EVERY.saturating_sub(begun.elapsed()));
-    }
-    Ok(())
+/// A control group as the kubelet names it, with processes of which one opens the file.
+fn come_and_go(groups: &Groups, number: u64, file: &Path) -> Result<()> {
+    let script = format!(
+        "echo 0 > \"$0/cgroup.procs\" && i=0 && while [ $i -lt {CONTAINER_OPENS} ]; do : < \"$1\"; i=$((i + 1)); done; \
+         /bin/true; /bin/true; /bin/true; /bin/true"
+    );
+    let container = groups.container(number)?;
+    let ended = Command::new("/bin/sh").args(["-c", &script]).args([&container, file]).status()?;
+    ensure!(ended.success(), "a container's process ended with {ended}");
+    remove_container(&container)
 }
