@@ -1,5 +1,6 @@
 //! `kubectl knark`: what pods execute and which files they touch, live, with nothing installed in the cluster.
 
+mod alert_to;
 mod audit;
 mod bodies;
 mod btf;

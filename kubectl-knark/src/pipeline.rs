@@ -11,9 +11,10 @@ mod summary;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use knark_specs::event::Summary;
 use tokio::sync::{mpsc, watch};
 
-use crate::{exit::Exit, filter::Filter, record::Recorder, render::Render, source::Input, tui::Screen};
+use crate::{alert_to::Outcome, exit::Exit, filter::Filter, record::Recorder, render::Render, source::Input, tui::Screen};
 use alerts::Alerts;
 use flow::Flow;
 use output::Output;
@@ -149,42 +150,15 @@ impl Ended {
 
     /// Writes what is left and the summary. A signal ends the wait for a slow reader, and so does the one that hurried.
     pub async fn finish(self, signals: &mut mpsc::Receiver<()>) -> anyhow::Result<Exit> {
-        let Self { mut flow, mut output, hurry } = self;
-        flow.check_goodbyes(hurry);
+        let Self { mut flow, output, hurry } = self;
+        let shown = show_rest(&mut flow, output, hurry, signals).await;
+        let receivers = flow.options.alerts.as_mut().and_then(Alerts::take_receivers);
+        let told = match receivers {
+            Some(receivers) => receivers.finish(hurry, signals, |warning| flow.progress.warn(warning)).await,
+            None => Outcome::default(),
+        };
+        let summary = shown?;
         let live = flow.options.live;
-        let given_up = async {
-            if !hurry && signals.recv().await.is_none() {
-                std::future::pending::<()>().await;
-            }
-            tokio::time::sleep(MOMENT).await;
-        };
-        let rest = &mut flow;
-        let written = async move {
-            write_ready(rest, &mut output).await?;
-            rest.close();
-            write_ready(rest, &mut output).await?;
-            let summary = rest.conclude()?;
-            // When this fails, the writer has ended, and says why.
-            let _ = output.chunks.send(std::mem::take(&mut rest.out)).await;
-            anyhow::Ok((summary, output.finish().await))
-        };
-        let summary = tokio::select! {
-            biased;
-            () = given_up => {
-                let why = "the last events were not all written to standard output: its reader did not take them in time";
-                flow.progress.warn(why);
-                flow.interrupted = true;
-                flow.conclude()?
-            }
-            written = written => {
-                let (summary, written) = written?;
-                match written {
-                    Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => flow.unread = true,
-                    written => written.context("writing to standard output")?,
-                }
-                summary
-            }
-        };
         if let Some(screen) = flow.options.screen.take() {
             // Without any event there is nothing to look at but what went wrong, and that is told below.
             if flow.began.is_none() || flow.unread {
@@ -202,15 +176,61 @@ impl Ended {
                 crate::exit::say(&crate::render::escape::lines(&alerts.summary()));
             }
         }
+        crate::exit::say(&crate::render::escape::lines(&told.text));
         Ok(match () {
             () if flow.failed => Exit::Failed,
             () if flow.interrupted => Exit::Interrupted,
-            () if flow.unread => Exit::Done,
+            () if flow.unread && told.complete => Exit::Done,
             () if summary.summary.lost > 0 || summary.summary.nodes.iter().any(|node| live && node.incomplete) => Exit::Lost,
+            () if !told.complete => Exit::Lost,
             () if flow.options.fail_on_match && flow.options.alerts.as_ref().is_some_and(Alerts::any) => Exit::Matched,
             () => Exit::Done,
         })
     }
+}
+
+/// Writes what is left and the summary.
+async fn show_rest(
+    flow: &mut Flow,
+    mut output: Output,
+    hurry: bool,
+    signals: &mut mpsc::Receiver<()>,
+) -> anyhow::Result<Summary> {
+    flow.check_goodbyes(hurry);
+    let given_up = async {
+        if !hurry && signals.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(MOMENT).await;
+    };
+    let rest = &mut *flow;
+    let written = async move {
+        write_ready(rest, &mut output).await?;
+        rest.close();
+        write_ready(rest, &mut output).await?;
+        let summary = rest.conclude()?;
+        // When this fails, the writer has ended, and says why.
+        let _ = output.chunks.send(std::mem::take(&mut rest.out)).await;
+        anyhow::Ok((summary, output.finish().await))
+    };
+    let summary = tokio::select! {
+        biased;
+        () = given_up => {
+            let why = "the last events were not all written to standard output: its reader did not take them in time";
+            flow.progress.warn(why);
+            flow.interrupted = true;
+            flow.conclude()?
+        }
+        written = written => {
+            let (summary, written) = written?;
+            match written {
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => flow.unread = true,
+                written => written.context("writing to standard output")?,
+            }
+            summary
+        }
+    };
+    Ok(summary)
 }
 
 /// Hands what can be shown now to the writer, chunk by chunk.

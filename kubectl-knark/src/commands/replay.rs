@@ -12,6 +12,7 @@ use knark_specs::{frame::Up, packet::Recorded};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    alert_to::{AlertFlags, Surroundings},
     cluster::OwnRequests,
     exit::{Exit, UsageError},
     filter::{Filter, Kind},
@@ -21,7 +22,7 @@ use crate::{
     },
     policies::{self, PolicyFlags},
     record::{self, Recording},
-    render::OutputFlags,
+    render::{Format, OutputFlags},
     signals,
     source::Input,
 };
@@ -59,6 +60,8 @@ pub struct Args {
     /// Exit with status 4 if a rule matched
     #[arg(long, help_heading = "Policies")]
     fail_on_match: bool,
+    #[command(flatten)]
+    alert_to: AlertFlags,
 }
 
 /// Shows the recording.
@@ -67,6 +70,8 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
     if args.fail_on_match && !args.policies.is_given() {
         return Err(UsageError::because("--fail-on-match is about policies: name some by -f or --pack"));
     }
+    let around = Surroundings { policies: args.policies.is_given(), dashboard: args.output.output == Format::Tui, cluster: None };
+    let receivers = args.alert_to.open(false, around)?;
     let doing = || format!("replaying {}", args.file.display());
     let from: Box<dyn Read + Send> =
         if args.file.as_os_str() == "-" { Box::new(io::stdin()) } else { Box::new(File::open(&args.file).with_context(doing)?) };
@@ -81,7 +86,7 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
 
     let set = policies::required(&args.policies, None).await?;
     let policies = set.map(|set| watch::channel(Arc::new(set.policies)).1);
-    let alerts = policies.map(|policies| Alerts::new(policies, Labels::default(), OwnRequests::default()));
+    let alerts = policies.map(|policies| Alerts::new(policies, Labels::default(), OwnRequests::default()).telling(receivers));
 
     // The first word tells where the recording was made.
     let first = tokio::select! {

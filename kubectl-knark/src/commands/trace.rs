@@ -11,6 +11,7 @@ use knark_specs::frame::{HostFilter, Plan, Target};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    alert_to::{AlertFlags, Receivers},
     audit::{AuditFlags, AuditLogs},
     bodies::BodyFlags,
     btf::BtfFlags,
@@ -104,6 +105,8 @@ pub struct Args {
     #[command(flatten)]
     rules: RuleFlags,
     #[command(flatten)]
+    alert_to: AlertFlags,
+    #[command(flatten)]
     audit: AuditFlags,
     #[command(flatten)]
     host: HostFlags,
@@ -169,12 +172,13 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
     args.bodies.check()?;
     let (quit, mut signals) = signals::listen_and_send()?;
     let logs = args.audit_logs()?;
+    let receivers = args.receivers()?;
     let recorder = args.record.as_deref().map(Recorder::create).transpose()?;
     let signals = &mut signals;
     let traced = match logs {
-        Some(logs) if !args.needs_tracers() => Box::pin(in_audit_logs(&args, logs, recorder, quit, signals)).await,
-        logs if args.host.local => Box::pin(on_host(&args, logs, recorder, quit, signals)).await,
-        logs => Box::pin(in_cluster(&args, logs, recorder, quit, signals)).await,
+        Some(logs) if !args.needs_tracers() => Box::pin(in_audit_logs(&args, logs, recorder, receivers, quit, signals)).await,
+        logs if args.host.local => Box::pin(on_host(&args, logs, recorder, receivers, quit, signals)).await,
+        logs => Box::pin(in_cluster(&args, logs, recorder, receivers, quit, signals)).await,
     };
     if let Some(file) = &args.record {
         crate::record::discard_empty(file);
@@ -187,6 +191,7 @@ async fn in_audit_logs(
     args: &Args,
     logs: AuditLogs,
     recorder: Option<Recorder>,
+    receivers: Option<Receivers>,
     quit: mpsc::Sender<()>,
     signals: &mut mpsc::Receiver<()>,
 ) -> anyhow::Result<Exit> {
@@ -207,7 +212,7 @@ async fn in_audit_logs(
         ..args.options(recorder, true, None, Requests::Unwanted, quit)?
     };
     let (begun, running) = pods::begin(logs, on_nodes, &stop, sink);
-    let alerts = policies.map(|policies| args.alerts(policies, Labels::default(), cluster, weak));
+    let alerts = policies.map(|policies| args.alerts(policies, Labels::default(), cluster, weak).telling(receivers));
     let ended = match begun {
         Ok(()) => pipeline::run(None, inputs, &stop, signals, Options { alerts, ..options }).await,
         Err(error) => Err(error),
@@ -219,6 +224,7 @@ async fn on_host(
     args: &Args,
     logs: Option<AuditLogs>,
     recorder: Option<Recorder>,
+    receivers: Option<Receivers>,
     quit: mpsc::Sender<()>,
     signals: &mut mpsc::Receiver<()>,
 ) -> anyhow::Result<Exit> {
@@ -244,7 +250,7 @@ async fn on_host(
         drop(sink);
     }
     local::start(session_key()?, plan, stopped, others)?;
-    let alerts = policies.map(|policies| args.alerts(policies, Labels::default(), None, weak));
+    let alerts = policies.map(|policies| args.alerts(policies, Labels::default(), None, weak).telling(receivers));
     let options = args.options(recorder, false, alerts, requests, quit)?;
     let ended = pipeline::run(None, inputs, &stop, signals, options).await?;
     ended.finish(signals).await
@@ -254,6 +260,7 @@ async fn in_cluster(
     args: &Args,
     logs: Option<AuditLogs>,
     recorder: Option<Recorder>,
+    receivers: Option<Receivers>,
     quit: mpsc::Sender<()>,
     signals: &mut mpsc::Receiver<()>,
 ) -> anyhow::Result<Exit> {
@@ -296,7 +303,7 @@ async fn in_cluster(
     let many_namespaces = args.target.all_namespaces
         || policies.is_some() && args.target.targets.is_empty()
         || whole_nodes && args.target.targets.iter().all(|target| target.contains('/'));
-    let alerts = policies.map(|policies| args.alerts(policies, labels, cluster, weak));
+    let alerts = policies.map(|policies| args.alerts(policies, labels, cluster, weak).telling(receivers));
     // A terminal that can't be taken must not keep the pods from being removed.
     let ended = match begun.and_then(|()| args.options(recorder, many_namespaces, alerts, requests, quit)) {
         Ok(options) => pipeline::run(None, inputs, &stop, signals, options).await,

@@ -13,7 +13,7 @@ use knark_specs::{
 };
 use tokio::sync::watch;
 
-use crate::cluster::OwnRequests;
+use crate::{alert_to::Receivers, cluster::OwnRequests};
 
 /// Labels of nodes and namespaces by name, as they were when the trace began.
 #[derive(Debug, Clone, Default)]
@@ -45,12 +45,29 @@ pub struct Alerts {
     matches: BTreeMap<Severity, u64>,
     /// Rules of which an expression could not be evaluated: how often, by policy and rule.
     failures: BTreeMap<(String, String), u64>,
+    /// Who is told of matches, besides the output.
+    receivers: Option<Receivers>,
 }
 
 impl Alerts {
     /// Policies that may change while the trace runs. No rule matches its own requests.
     pub fn new(policies: watch::Receiver<Arc<Policies>>, labels: Labels, own: OwnRequests) -> Self {
-        Self { policies, labels, own, begun: Begun::default(), matches: BTreeMap::new(), failures: BTreeMap::new() }
+        Self { policies, labels, own, begun: Begun::default(), matches: BTreeMap::new(), failures: BTreeMap::new(), receivers: None }
+    }
+
+    /// The same, and these receivers are told.
+    pub fn telling(self, receivers: Option<Receivers>) -> Self {
+        Self { receivers, ..self }
+    }
+
+    /// Who is told of matches, besides the output.
+    pub fn receivers(&mut self) -> Option<&mut Receivers> {
+        self.receivers.as_mut()
+    }
+
+    /// Takes the receivers out: no more matches come.
+    pub fn take_receivers(&mut self) -> Option<Receivers> {
+        self.receivers.take()
     }
 
     /// The rules that an event matches, and that its request hasn't matched before. `warn` is told of a rule that can't be evaluated, the first time.

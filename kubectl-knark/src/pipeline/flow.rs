@@ -13,8 +13,8 @@ use knark_specs::{
     link::Links,
 };
 
-use super::{Options, Requests, merge::Merge, node::Node, output::CHUNK, progress::Progress, summary};
-use crate::{filter::Kind, record::Recorder, render::Scene, source::Input};
+use super::{Options, Requests, alerts::Alerts, merge::Merge, node::Node, output::CHUNK, progress::Progress, summary};
+use crate::{alert_to::Receivers, filter::Kind, record::Recorder, render::Scene, source::Input};
 
 /// What is known of pods takes this much memory at most, in bytes.
 const PODS: usize = 64 << 20;
@@ -329,6 +329,13 @@ impl Flow {
     }
 
     pub fn look_at_the_clock(&mut self) {
+        if let Some(receivers) = self.options.alerts.as_mut().and_then(Alerts::receivers) {
+            receivers.look_at_the_clock();
+            receivers.write(&mut self.out);
+            while let Some(warning) = self.receivers().and_then(Receivers::warning) {
+                self.progress.warn(&warning);
+            }
+        }
         if let (Some(since), Some(duration)) = (self.complete, self.options.duration) {
             self.over |= since.elapsed() >= duration;
         }
@@ -382,8 +389,17 @@ impl Flow {
             self.nodes[at].discard(event);
             return Ok(());
         }
-        self.head();
-        self.options.render.event(event, &matches, &mut self.out).context("rendering an event")?;
+        let here_ns = self.nodes[at].here(event.boot_ns);
+        let mut is_shown = true;
+        if let Some(receivers) = self.options.alerts.as_mut().and_then(Alerts::receivers) {
+            receivers.tell(event, &matches, here_ns);
+            receivers.write(&mut self.out);
+            is_shown = !receivers.own_stdout();
+        }
+        if is_shown {
+            self.head();
+            self.options.render.event(event, &matches, &mut self.out).context("rendering an event")?;
+        }
         self.nodes[at].show(event);
         self.shown += 1;
         // A recording is read to its end all the same, for the sums.
@@ -394,6 +410,9 @@ impl Flow {
     fn head(&mut self) {
         if std::mem::take(&mut self.header_due) {
             self.progress.clear();
+            if self.is_silent() {
+                return;
+            }
             let pods: Vec<_> = self.pods.values().map(Arc::as_ref).collect();
             let scene = Scene {
                 local: self.options.local,
@@ -434,13 +453,27 @@ impl Flow {
         (0..self.nodes.len()).for_each(|node| self.merge.end(node));
     }
 
+    /// Who is told of matches, besides the output.
+    fn receivers(&mut self) -> Option<&mut Receivers> {
+        self.options.alerts.as_mut()?.receivers()
+    }
+
+    /// Whether standard output has alerts, in place of events.
+    fn is_silent(&mut self) -> bool {
+        self.receivers().is_some_and(|receivers| receivers.own_stdout())
+    }
+
     /// Adds up, and says so.
     pub fn conclude(&mut self) -> anyhow::Result<Summary> {
         if let Some(Err(error)) = self.options.recorder.take().map(Recorder::finish) {
             self.fail(&format!("{error:#}"));
         }
         let summary = self.summary();
-        if self.began.is_some() && !self.unread {
+        if let Some(receivers) = self.options.alerts.as_mut().and_then(Alerts::receivers) {
+            receivers.close();
+            receivers.write(&mut self.out);
+        }
+        if self.began.is_some() && !self.unread && !self.is_silent() {
             self.head();
             self.options.render.end(&summary, &mut self.out).context("rendering the summary")?;
         }

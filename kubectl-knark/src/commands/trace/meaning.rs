@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Args, Repeats, RuleFlags};
 use crate::{
+    alert_to::{Receivers, Surroundings},
     audit::AuditLogs,
     cluster::{Cluster, LogRequest, NodeLogs, TargetFlags},
     exit::UsageError,
@@ -20,7 +21,7 @@ use crate::{
     },
     policies::{self, Before},
     record::Recorder,
-    render::{OutputFlags, escape::cell},
+    render::{Format, OutputFlags, escape::cell},
     source::Input,
 };
 
@@ -50,6 +51,16 @@ impl Args {
             ));
         }
         self.audit.open(self.bodies.wanted()).map(Some)
+    }
+
+    /// Who is told of matches, besides the output.
+    pub(super) fn receivers(&self) -> anyhow::Result<Option<Receivers>> {
+        let around = Surroundings {
+            policies: self.policies.is_given(),
+            dashboard: self.output.output == Format::Tui,
+            cluster: (!self.host.local && self.needs_tracers()).then_some(&self.connection),
+        };
+        self.alert_to.open(true, around)
     }
 
     /// The audit logs on nodes that are asked for, once it is clear that their pods would be admitted.
