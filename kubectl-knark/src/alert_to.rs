@@ -38,6 +38,8 @@ use tokio::{
 use crate::cluster::ConnectionFlags;
 use delivery::Account;
 
+/// An event may match some rules, and end some cool-downs.
+const ROOM: usize = delivery::INTAKE / 2;
 /// How long the end waits beyond its deadline for disks.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -53,7 +55,7 @@ pub struct AlertFlags {
     pub receivers: Vec<String>,
     /// Receivers in a YAML file, with the same options (repeatable)
     #[arg(long = "alert-receivers", value_name = "FILE")]
-    pub files: Vec<PathBuf>,
+    pub receiver_files: Vec<PathBuf>,
     /// What repeats of a match have in common: policy, rule, node, namespace, pod, container, exe, pid, user, object, message
     #[arg(long = "alert-key", value_name = "FIELD", value_delimiter = ',', value_parser = key_field, default_value = "policy,rule,container,exe,user,object")]
     pub key: Vec<KeyField>,
@@ -126,6 +128,19 @@ impl Receivers {
         for matched in matches {
             repeats.take(event, matched, now_ns, |notice| pass(notice, receivers, lines));
         }
+    }
+
+    /// Waits until each receiver's task has room: what isn't live needn't be lost for haste.
+    pub async fn room(&self) {
+        for intake in self.receivers.iter().filter_map(|receiver| receiver.intake.as_ref()) {
+            // An error says that its task has ended, which needs no room.
+            drop(intake.reserve_many(ROOM).await);
+        }
+    }
+
+    /// Whether [`Self::room`] is to be waited for.
+    pub fn lack_room(&self) -> bool {
+        !self.live && self.receivers.iter().filter_map(|receiver| receiver.intake.as_ref()).any(|intake| intake.capacity() < ROOM)
     }
 
     /// Tells what was counted long enough.

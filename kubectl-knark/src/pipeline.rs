@@ -105,6 +105,7 @@ pub async fn run(
                 Some(input) => flow.take(input),
                 None => break,
             },
+            () = flow.room(), if flow.waits_for_receivers() => {}
             room = output.chunks.reserve(), if !flow.out.is_empty() => match room {
                 Ok(room) => room.send(std::mem::take(&mut flow.out)),
                 Err(_) => flow.unread = true,
@@ -237,6 +238,7 @@ async fn show_rest(
 async fn write_ready(flow: &mut Flow, output: &mut Output) -> anyhow::Result<()> {
     flow.release(Instant::now())?;
     while !flow.has_room() {
+        flow.room().await;
         let chunk = std::mem::replace(&mut flow.out, output.spare());
         flow.unread |= output.chunks.send(chunk).await.is_err();
         flow.release(Instant::now())?;

@@ -153,7 +153,11 @@ impl Delivery {
     }
 
     async fn end(mut self, batch: Batch, mut account: Account) -> Account {
-        self.hear().await;
+        let mut heard = Vec::new();
+        while let Ok(notice) = self.intake.try_recv() {
+            heard.push(notice);
+        }
+        self.queue.add(heard).await;
         (account.kept, account.place) = self.queue.keep(batch).await;
         account.lost = self.queue.lost;
         let closed = self.sink.close();
@@ -168,7 +172,10 @@ impl Delivery {
     /// What came meanwhile goes to where it waits.
     async fn hear(&mut self) {
         let mut heard = Vec::new();
-        while let Ok(notice) = self.intake.try_recv() {
+        while self.queue.has_room()
+            && heard.len() < INTAKE
+            && let Ok(notice) = self.intake.try_recv()
+        {
             heard.push(notice);
         }
         self.queue.add(heard).await;
@@ -209,7 +216,7 @@ async fn meanwhile<T>(
             biased;
             done = &mut doing => return Some(done),
             () = &mut passed => return None,
-            count = intake.recv_many(&mut heard, INTAKE), if open => {
+            count = intake.recv_many(&mut heard, INTAKE), if open && queue.has_room() => {
                 open = count > 0;
                 queue.add(std::mem::take(&mut heard)).await;
             }

@@ -85,7 +85,7 @@ impl AlertFlags {
                 name: name.clone(),
                 sink,
                 intake: heard,
-                queue: Queue::new(spool),
+                queue: Queue::new(spool, !live),
                 warnings: sender.clone(),
                 deadline: deadlines.clone(),
             };
@@ -110,7 +110,7 @@ impl AlertFlags {
         for text in &self.receivers {
             receivers.push(Receiver::parse(text).map_err(|error| UsageError::because(format!("--alert-to: {error}")))?);
         }
-        for file in &self.files {
+        for file in &self.receiver_files {
             receivers.extend(read(file)?);
         }
         Ok(receivers)

@@ -17,6 +17,8 @@ pub struct Queue {
     ready: VecDeque<Arc<Notice>>,
     bytes: usize,
     spool: Option<Spool>,
+    /// Rather than lose what there is no room for, it is to be brought later.
+    patient: bool,
     /// Alerts for which there was no room.
     pub lost: u64,
     /// Why there was none, the first time.
@@ -34,8 +36,13 @@ pub struct Batch {
 
 impl Queue {
     /// An empty one, or with what an earlier process left in the spool.
-    pub fn new(spool: Option<Spool>) -> Self {
-        Self { ready: VecDeque::new(), bytes: 0, spool, lost: 0, why: None }
+    pub fn new(spool: Option<Spool>, patient: bool) -> Self {
+        Self { ready: VecDeque::new(), bytes: 0, spool, patient, lost: 0, why: None }
+    }
+
+    /// Whether more may be brought. What happens now can't be put off, so there is room for it, or it is lost.
+    pub fn has_room(&self) -> bool {
+        !self.patient || self.spool.is_some() || self.ready.len() < MOST && self.bytes < BYTES
     }
 
     /// Alerts that wait on disk.
@@ -49,7 +56,9 @@ impl Queue {
         let mut spilled = Vec::new();
         for notice in rest.by_ref() {
             let bytes = notice.event.bytes();
-            let has_room = self.ready.is_empty() || self.ready.len() < MOST && self.bytes + bytes <= BYTES;
+            let fits = self.ready.is_empty() || self.ready.len() < MOST && self.bytes + bytes <= BYTES;
+            // Who was asked whether there is room may bring a little more than that.
+            let has_room = fits || self.patient && self.spool.is_none();
             if has_room && self.spooled() == 0 {
                 self.bytes += bytes;
                 self.ready.push_back(notice);
@@ -136,7 +145,7 @@ impl Queue {
         }
         let count = notices.len() as u64;
         if self.spool.is_none() {
-            self.lose(count, || format!("more than {MOST} waited, or {} MiB", BYTES >> 20));
+            self.lose(count, || format!("more than {MOST} waited, or {} MiB, and none are kept on disk", BYTES >> 20));
             return;
         }
         let spilled = self.on_disk(move |spool| {

@@ -65,6 +65,18 @@ impl Alerts {
         self.receivers.as_mut()
     }
 
+    /// Whether what isn't live is to wait for receivers.
+    pub fn lack_room(&self) -> bool {
+        self.receivers.as_ref().is_some_and(Receivers::lack_room)
+    }
+
+    /// Waits until they have room.
+    pub async fn room(&self) {
+        if let Some(receivers) = &self.receivers {
+            receivers.room().await;
+        }
+    }
+
     /// Takes the receivers out: no more matches come.
     pub fn take_receivers(&mut self) -> Option<Receivers> {
         self.receivers.take()

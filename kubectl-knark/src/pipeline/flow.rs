@@ -347,9 +347,21 @@ impl Flow {
         }
     }
 
-    /// Whether `out` takes more: otherwise it is to be handed to the writer first.
+    /// Whether `out` takes more: otherwise it is to be handed to the writer first. And whether those do who are told of alerts.
     pub fn has_room(&self) -> bool {
-        self.out.len() < CHUNK
+        self.out.len() < CHUNK && !self.waits_for_receivers()
+    }
+
+    /// Whether those who are told of alerts have no room for more.
+    pub fn waits_for_receivers(&self) -> bool {
+        self.options.alerts.as_ref().is_some_and(Alerts::lack_room)
+    }
+
+    /// Waits until they have.
+    pub async fn room(&self) {
+        if let Some(alerts) = &self.options.alerts {
+            alerts.room().await;
+        }
     }
 
     /// Shows the events whose turn has come, and what is left of the last batch, as far as there is room.
