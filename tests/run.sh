@@ -39,6 +39,8 @@ pure() {
 kernel() {
   step "probes" as_root cargo test --test probes
   step "local traces" as_root cargo test --test local --test balance -- --test-threads 1
+  tests/setup.sh alerts
+  step "alerts to receivers" as_root cargo test --test alerts
   tests/setup.sh kernels
   step "probes on other kernels" tests/kernels.sh
 }

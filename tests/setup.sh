@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Installs what building and testing need on a Debian machine that has rustup:
-#   setup.sh [tracer|kernels|cluster|cross|licences|fuzz|all]
+#   setup.sh [tracer|kernels|cluster|alerts|cross|licences|fuzz|all]
 #   tracer   the eBPF programs and the static tracer
 #   kernels  other kernels than this machine's, and what emulates a machine for them
 #   cluster  the Kubernetes that the end-to-end cases run on (needs Go 1.21 or newer)
+#   alerts   who is told of alerts in tests: a syslog daemon and an Alertmanager (needs Go 1.21 or newer)
 #   cross    checks and builds of the plugin for other systems
 #   licences the check of what the programs are made of
 #   fuzz     what feeds the readers with damaged input
@@ -28,9 +29,9 @@ main() {
   exec 9> "$cache/setup.lock"
   flock 9 # two builds that start together install nothing twice
   case ${1:-all} in
-    tracer | kernels | cluster | cross | licences | fuzz) "$1" ;;
-    all) tracer && kernels && cluster && cross && licences && fuzz ;;
-    *) sed -n '2,9s/^# \{0,1\}//p' tests/setup.sh >&2 && exit 2 ;;
+    tracer | kernels | cluster | alerts | cross | licences | fuzz) "$1" ;;
+    all) tracer && kernels && cluster && alerts && cross && licences && fuzz ;;
+    *) sed -n '2,10s/^# \{0,1\}//p' tests/setup.sh >&2 && exit 2 ;;
   esac
 }
 
@@ -64,6 +65,20 @@ cluster() {
     openssl:openssl buildah:buildah busybox:busybox-static curl:curl cc:gcc go:golang-go
   tests/cluster/cluster build
   command -v kubectl > /dev/null || link "$(tests/cluster/cluster programs)/kubectl"
+}
+
+alerts() {
+  debian rsyslogd:rsyslog "/usr/lib/$(uname -m)-linux-gnu/rsyslog/lmnsd_ossl.so:rsyslog-openssl" go:golang-go
+  local module=tests/alertmanager version folder
+  version=$(sed -nE 's|.*github\.com/prometheus/alertmanager (v[^ ]+).*|\1|p' "$module/go.mod")
+  folder=$cache/alertmanager-$version
+  if [[ ! -x $folder/alertmanager ]]; then
+    rm -rf "$folder.new"
+    CGO_ENABLED=0 install_as "Alertmanager $version (takes some minutes)" \
+      go -C "$module" build -buildvcs=false -trimpath -o "$folder.new/" -ldflags '-s -w' tool
+    mv "$folder.new" "$folder"
+  fi
+  link "$folder/alertmanager"
 }
 
 cross() {

@@ -89,6 +89,9 @@ pub struct Receivers {
     deadline: watch::Sender<Option<Instant>>,
     drain: Duration,
     live: bool,
+    /// What isn't live waits for receivers, as long as they go on.
+    patience: watch::Sender<bool>,
+    full_since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -130,21 +133,33 @@ impl Receivers {
         }
     }
 
-    /// Waits until each receiver's task has room: what isn't live needn't be lost for haste.
+    /// Waits until each receiver's task has room: what isn't live needn't be lost for haste. A receiver that takes nothing for as long
+    /// as the end would wait for it is waited for no longer.
     pub async fn room(&self) {
-        for intake in self.receivers.iter().filter_map(|receiver| receiver.intake.as_ref()) {
-            // An error says that its task has ended, which needs no room.
-            drop(intake.reserve_many(ROOM).await);
+        let room = async {
+            for intake in self.receivers.iter().filter_map(|receiver| receiver.intake.as_ref()) {
+                // An error says that its task has ended, which needs no room.
+                drop(intake.reserve_many(ROOM).await);
+            }
+        };
+        if tokio::time::timeout(self.drain, room).await.is_err() {
+            self.patience.send_replace(false);
         }
     }
 
     /// Whether [`Self::room`] is to be waited for.
     pub fn lack_room(&self) -> bool {
-        !self.live && self.receivers.iter().filter_map(|receiver| receiver.intake.as_ref()).any(|intake| intake.capacity() < ROOM)
+        *self.patience.borrow()
+            && self.receivers.iter().filter_map(|receiver| receiver.intake.as_ref()).any(|intake| intake.capacity() < ROOM)
     }
 
     /// Tells what was counted long enough.
     pub fn look_at_the_clock(&mut self) {
+        if !self.lack_room() {
+            self.full_since = None;
+        } else if self.full_since.get_or_insert_with(Instant::now).elapsed() > self.drain {
+            self.patience.send_replace(false);
+        }
         if self.live {
             let now_ns = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
             let Self { repeats, receivers, lines, .. } = self;

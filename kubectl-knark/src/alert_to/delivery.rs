@@ -220,6 +220,7 @@ async fn meanwhile<T>(
                 open = count > 0;
                 queue.add(std::mem::take(&mut heard)).await;
             }
+            () = queue.impatience(), if !queue.has_room() => {}
         }
     }
 }
@@ -266,7 +267,9 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_a_limit() {
-        for (failures, whole) in [(0, FIRST_WAIT), (1, FIRST_WAIT * 2), (3, FIRST_WAIT * 8), (9, LONGEST_WAIT), (u32::MAX, LONGEST_WAIT)] {
+        for (failures, whole) in
+            [(0, FIRST_WAIT), (1, FIRST_WAIT * 2), (3, FIRST_WAIT * 8), (9, LONGEST_WAIT), (u32::MAX, LONGEST_WAIT)]
+        {
             for _ in 0..20 {
                 let wait = backoff(failures);
                 assert!((whole / 2..=whole).contains(&wait), "{failures}: {wait:?}");

@@ -49,7 +49,9 @@ impl Post {
             return Err(UsageError::because("a receiver's URL begins with https:// or http:// and a host"));
         }
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err(UsageError::because("the URL must not hold a user's password: name a file by headerFile=Authorization:FILE"));
+            return Err(UsageError::because(
+                "the URL must not hold a user's password: name a file by headerFile=Authorization:FILE",
+            ));
         }
         let mut secrets = Vec::new();
         if let Some(file) = &receiver.token_file {
@@ -66,11 +68,15 @@ impl Post {
         for (name, value) in &receiver.headers {
             let header = header_name(name)?;
             if [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE].contains(&header) {
-                let text = format!("{name} is a secret, which the command line and its files must not show: use headerFile={name}:FILE");
+                let text =
+                    format!("{name} is a secret, which the command line and its files must not show: use headerFile={name}:FILE");
                 return Err(UsageError::because(text));
             }
             let value = HeaderValue::from_str(value);
-            headers.push((header, value.map_err(|_| UsageError::because(format!("the header {name} has a value that can't be sent")))?));
+            headers.push((
+                header,
+                value.map_err(|_| UsageError::because(format!("the header {name} has a value that can't be sent")))?,
+            ));
         }
         // Files that aren't there are told of now.
         secrets.iter().try_for_each(|(.., file)| secret(file).map(drop))?;
@@ -129,8 +135,12 @@ impl Post {
             (_, false) => anyhow!("it answered {}: {text}", head.status),
         };
         // These say that it is the alert which is wrong; all else may be mended there while alerts wait here.
-        let wrong =
-            [StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNSUPPORTED_MEDIA_TYPE, StatusCode::UNPROCESSABLE_ENTITY];
+        let wrong = [
+            StatusCode::BAD_REQUEST,
+            StatusCode::PAYLOAD_TOO_LARGE,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ];
         if wrong.contains(&head.status) {
             return Err(Failure::Never(why));
         }

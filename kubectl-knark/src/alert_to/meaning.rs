@@ -67,7 +67,9 @@ impl AlertFlags {
         }
         let stdout = typed.iter().any(|receiver| matches!(receiver.target(), Ok(Target::Stdout)));
         if stdout && around.dashboard {
-            return Err(UsageError::because("standard output can't have both alerts and a dashboard: leave out -o tui or --alert-to stdout"));
+            return Err(UsageError::because(
+                "standard output can't have both alerts and a dashboard: leave out -o tui or --alert-to stdout",
+            ));
         }
         let mut opened = Vec::new();
         for receiver in &typed {
@@ -76,6 +78,7 @@ impl AlertFlags {
             }
         }
         let (deadline, deadlines) = watch::channel(None);
+        let (patience, impatience) = watch::channel(!live);
         let (sender, warnings) = mpsc::channel(WARNINGS);
         let mut receivers = Vec::new();
         for (Opened { name, sink, network, only_pods }, receiver) in opened {
@@ -85,7 +88,7 @@ impl AlertFlags {
                 name: name.clone(),
                 sink,
                 intake: heard,
-                queue: Queue::new(spool, !live),
+                queue: Queue::new(spool, impatience.clone()),
                 warnings: sender.clone(),
                 deadline: deadlines.clone(),
             };
@@ -101,6 +104,8 @@ impl AlertFlags {
             deadline,
             drain: self.drain,
             live,
+            patience,
+            full_since: None,
         }))
     }
 
@@ -123,7 +128,11 @@ fn read(file: &Path) -> anyhow::Result<Vec<Receiver>> {
     let mut bytes = Vec::new();
     std::fs::File::open(file).with_context(doing)?.take(FILE + 1).read_to_end(&mut bytes).with_context(doing)?;
     if bytes.len() as u64 > FILE {
-        return Err(UsageError::because(format!("{} has more than {} MiB: that is no file of receivers", file.display(), FILE >> 20)));
+        return Err(UsageError::because(format!(
+            "{} has more than {} MiB: that is no file of receivers",
+            file.display(),
+            FILE >> 20
+        )));
     }
     let name = file.display().to_string();
     let text = yaml::decode(&bytes).map_err(|problem| UsageError::because(format!("{name}: {}", problem.message)))?;
@@ -162,7 +171,9 @@ fn open(receiver: &Receiver, around: Surroundings<'_>) -> anyhow::Result<Option<
         Target::Syslog(place) => far(format!("syslog {place}"), Box::new(Syslog::new(receiver, place, timeout)?)),
         Target::Events => {
             let Some(cluster) = around.cluster else {
-                return Err(UsageError::because("Events are made on the pods of a cluster that is traced, and there is none here"));
+                return Err(UsageError::because(
+                    "Events are made on the pods of a cluster that is traced, and there is none here",
+                ));
             };
             Opened { name: "events".to_owned(), sink: Box::new(PodEvents::new(cluster.clone())), network: true, only_pods: true }
         }

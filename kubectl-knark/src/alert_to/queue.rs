@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, io, path::PathBuf, sync::Arc};
 
 use knark_specs::alert::Notice;
+use tokio::sync::watch;
 
 use super::spool::{Chunk, Spool};
 
@@ -18,7 +19,7 @@ pub struct Queue {
     bytes: usize,
     spool: Option<Spool>,
     /// Rather than lose what there is no room for, it is to be brought later.
-    patient: bool,
+    patient: watch::Receiver<bool>,
     /// Alerts for which there was no room.
     pub lost: u64,
     /// Why there was none, the first time.
@@ -36,13 +37,23 @@ pub struct Batch {
 
 impl Queue {
     /// An empty one, or with what an earlier process left in the spool.
-    pub fn new(spool: Option<Spool>, patient: bool) -> Self {
+    pub fn new(spool: Option<Spool>, patient: watch::Receiver<bool>) -> Self {
         Self { ready: VecDeque::new(), bytes: 0, spool, patient, lost: 0, why: None }
     }
 
     /// Whether more may be brought. What happens now can't be put off, so there is room for it, or it is lost.
     pub fn has_room(&self) -> bool {
-        !self.patient || self.spool.is_some() || self.ready.len() < MOST && self.bytes < BYTES
+        !self.is_patient() || self.ready.len() < MOST && self.bytes < BYTES
+    }
+
+    /// Waits until what there is no room for is to be lost.
+    pub async fn impatience(&mut self) {
+        // Who could still say so has gone, which says it too.
+        let _ = self.patient.wait_for(|patient| !patient).await;
+    }
+
+    fn is_patient(&self) -> bool {
+        self.spool.is_none() && *self.patient.borrow() && self.patient.has_changed().is_ok()
     }
 
     /// Alerts that wait on disk.
@@ -58,7 +69,7 @@ impl Queue {
             let bytes = notice.event.bytes();
             let fits = self.ready.is_empty() || self.ready.len() < MOST && self.bytes + bytes <= BYTES;
             // Who was asked whether there is room may bring a little more than that.
-            let has_room = fits || self.patient && self.spool.is_none();
+            let has_room = fits || self.is_patient();
             if has_room && self.spooled() == 0 {
                 self.bytes += bytes;
                 self.ready.push_back(notice);

@@ -64,7 +64,8 @@ impl Syslog {
             #[cfg(unix)]
             Some(("unix", path)) if !path.is_empty() => Way::Unix(path.to_owned()),
             _ => {
-                let text = "a syslog daemon is at udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or, on Unix, at unix:/dev/log";
+                let text =
+                    "a syslog daemon is at udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or, on Unix, at unix:/dev/log";
                 return Err(UsageError::because(text));
             }
         };

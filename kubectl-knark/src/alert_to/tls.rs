@@ -18,7 +18,8 @@ use crate::exit::UsageError;
 /// A file can't be read, or holds no certificate or key that can be used.
 pub fn config(receiver: &Receiver) -> anyhow::Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().context("setting up TLS")?;
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().context("setting up TLS")?;
     let builder = match &receiver.ca_file {
         Some(file) => {
             let mut roots = RootCertStore::empty();
@@ -31,7 +32,8 @@ pub fn config(receiver: &Receiver) -> anyhow::Result<ClientConfig> {
     };
     match (&receiver.cert_file, &receiver.key_file) {
         (Some(certificate), Some(key)) => {
-            let read = PrivateKeyDer::from_pem_file(Path::new(key)).with_context(|| format!("reading the private key in {key}"))?;
+            let read =
+                PrivateKeyDer::from_pem_file(Path::new(key)).with_context(|| format!("reading the private key in {key}"))?;
             let config = builder.with_client_auth_cert(certificates(certificate)?, read);
             config.with_context(|| format!("using the client certificate in {certificate} with the key in {key}"))
         }

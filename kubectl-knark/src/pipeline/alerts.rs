@@ -52,7 +52,15 @@ pub struct Alerts {
 impl Alerts {
     /// Policies that may change while the trace runs. No rule matches its own requests.
     pub fn new(policies: watch::Receiver<Arc<Policies>>, labels: Labels, own: OwnRequests) -> Self {
-        Self { policies, labels, own, begun: Begun::default(), matches: BTreeMap::new(), failures: BTreeMap::new(), receivers: None }
+        Self {
+            policies,
+            labels,
+            own,
+            begun: Begun::default(),
+            matches: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            receivers: None,
+        }
     }
 
     /// The same, and these receivers are told.

@@ -188,8 +188,7 @@ impl Receiver {
                 object.insert(name.into_owned(), value.into_owned().into());
             }
         }
-        let receiver: Self =
-            serde_json::from_value(object.into()).map_err(|error| ReceiverError::Options(error.to_string()))?;
+        let receiver: Self = serde_json::from_value(object.into()).map_err(|error| ReceiverError::Options(error.to_string()))?;
         receiver.check(&receiver.target()?)?;
         Ok(receiver)
     }
@@ -334,7 +333,8 @@ receivers:
 
     #[test]
     fn mistakes_in_a_file_are_told_at_their_places() {
-        let text = "{apiVersion: knark.dev/v1alpha1, kind: AlertReceivers, receivers: [{to: 'webhok:x'}, {to: stdout, timeout: 1s}]}";
+        let text =
+            "{apiVersion: knark.dev/v1alpha1, kind: AlertReceivers, receivers: [{to: 'webhok:x'}, {to: stdout, timeout: 1s}]}";
         let problems = read_file(text).unwrap_err();
         let places: Vec<_> = problems.iter().map(|problem| &text[problem.span.clone()]).collect();
         assert_eq!(places, ["'webhok:x'", "stdout"]);

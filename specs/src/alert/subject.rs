@@ -74,7 +74,8 @@ mod tests {
 
     #[test]
     fn texts_are_cut_between_characters() {
-        for (text, bytes, want) in [("abc", 3, "abc"), ("abcd", 3, "…"), ("abcde", 4, "a…"), ("ääää", 6, "ä…"), ("ab", 0, "…")] {
+        for (text, bytes, want) in [("abc", 3, "abc"), ("abcd", 3, "…"), ("abcde", 4, "a…"), ("ääää", 6, "ä…"), ("ab", 0, "…")]
+        {
             assert_eq!(shorten(text, bytes), want, "{text} {bytes}");
         }
     }

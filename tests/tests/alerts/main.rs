@@ -1,6 +1,7 @@
 //! Alerts to receivers, through the plugin and a recording that policies match.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test has no better way to end")]
 
+mod alertmanager;
 mod network;
 mod server;
 mod syslog;
@@ -27,9 +28,9 @@ kind: TracePolicy
 metadata: {name: bait}
 spec:
   rules:
-  - {name: passwd-read, severity: high, file: {paths: [/etc/passwd]}, message: '{process.exe} read {file.path}', tags: [T1003]}
-  - {name: shadow-read, severity: critical, file: {paths: [/etc/shadow]}, message: '{process.exe} read {file.path}'}
-  - {name: shell, severity: low, exec: {}, message: '{process.exe} was run'}
+  - {name: passwd-read, severity: high, file: {paths: [/etc/passwd]}, message: '{{process.exe}} read {{file.path}}', tags: [T1003]}
+  - {name: shadow-read, severity: critical, file: {paths: [/etc/shadow]}, message: '{{process.exe}} read {{file.path}}'}
+  - {name: shell, severity: low, exec: {}, message: '{{process.exe}} was run'}
 ";
 
 /// A shell is run, and reads one file so many times, a second apart, and another one once.
@@ -90,15 +91,24 @@ fn repeats_are_counted_in_files_and_on_standard_output() {
     let written = lines(&fs::read(&file).unwrap());
     assert_eq!(told(&written), want);
     assert_eq!(lines(&output.stdout), written, "{}", seen(&output));
-    assert_eq!(written[2]["alert"], json!({
-        "key": ["bait", "passwd-read", "c0ffee00c0ffee00", "/bin/sh", "1000", "/etc/passwd"], "count": 2,
-        "first_time": "2026-01-02T03:04:07.000000000Z",
-    }));
+    assert_eq!(
+        written[2]["alert"],
+        json!({
+            "key": ["bait", "passwd-read", "c0ffee00c0ffee00", "/bin/sh", "1000", "/etc/passwd"], "count": 2,
+            "first_time": "2026-01-02T03:04:07.000000000Z",
+        })
+    );
     let text = fs::read_to_string(&csv).unwrap();
     let rows: Vec<_> = text.lines().collect();
-    assert!(rows[0].starts_with("time,severity,policy,rule,") && rows[2].contains(",high,bait,passwd-read,/bin/sh read /etc/passwd,1,"));
+    assert!(
+        rows[0].starts_with("time,severity,policy,rule,")
+            && rows[2].contains(",high,bait,passwd-read,/bin/sh read /etc/passwd,1,")
+    );
     assert_eq!(rows.len(), 6);
-    assert_eq!(account(&output), [format!("alerts to {to_file}: 5 delivered"), format!("alerts to {}: 5 delivered", csv.display())]);
+    assert_eq!(
+        account(&output),
+        [format!("alerts to {to_file}: 5 delivered"), format!("alerts to {}: 5 delivered", csv.display())]
+    );
     // What is there already stays, and a header is written once.
     let again = run(&folder, 5, &flags);
     assert!(again.status.success(), "{}", seen(&again));
@@ -124,7 +134,10 @@ fn a_program_reads_them_and_is_started_again_when_it_ends() {
     let exec = format!("exec:/bin/sh#arg=-c&arg=cat%20%3E%3E%20%22$0%22&arg={}", out.display());
     let output = run(&folder, 3, &["--alert-to", &exec]);
     assert!(output.status.success(), "{}", seen(&output));
-    assert_eq!(told(&lines(&fs::read(&out).unwrap())), [("shell", 1), ("passwd-read", 1), ("shadow-read", 1), ("passwd-read", 2)]);
+    assert_eq!(
+        told(&lines(&fs::read(&out).unwrap())),
+        [("shell", 1), ("passwd-read", 1), ("shadow-read", 1), ("passwd-read", 2)]
+    );
     assert_eq!(account(&output), ["alerts to /bin/sh: 4 delivered"]);
     // One that fails is told of.
     let output = run(&folder, 3, &["--alert-to", "exec:/bin/sh#arg=-c&arg=cat%20%3E/dev/null;%20exit%203"]);
@@ -138,7 +151,11 @@ fn a_program_reads_them_and_is_started_again_when_it_ends() {
 fn a_program_that_never_reads_holds_up_the_end_no_longer_than_it_may() {
     let folder = tempfile::tempdir().unwrap();
     // A pipe holds less than this.
-    let output = run(&folder, 2_000, &["--alert-to", "exec:/bin/sleep#arg=1000", "--alert-cooldown", "0s", "--alert-drain", "1s", "--alert-key", "rule"]);
+    let output = run(
+        &folder,
+        2_000,
+        &["--alert-to", "exec:/bin/sleep#arg=1000", "--alert-cooldown", "0s", "--alert-drain", "1s", "--alert-key", "rule"],
+    );
     assert_eq!(output.status.code(), Some(3), "{}", seen(&output));
     let [account] = &*account(&output) else { panic!("{}", seen(&output)) };
     assert!(account.starts_with("alerts to /bin/sleep: ") && account.contains(" lost"), "{account}");

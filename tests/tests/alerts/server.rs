@@ -159,7 +159,13 @@ pub fn certificates(folder: &Path) -> Arc<ServerConfig> {
     };
     let (server, server_key) = signed("localhost");
     let (client, client_key) = signed("knark");
-    for (name, text) in [("ca.pem", &ca.pem()), ("client.pem", &client), ("client.key", &client_key), ("server.pem", &server), ("server.key", &server_key)] {
+    for (name, text) in [
+        ("ca.pem", &ca.pem()),
+        ("client.pem", &client),
+        ("client.key", &client_key),
+        ("server.pem", &server),
+        ("server.key", &server_key),
+    ] {
         fs::write(folder.join(name), text).unwrap();
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());

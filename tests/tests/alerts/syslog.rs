@@ -67,7 +67,8 @@ fn a_real_daemon_takes_messages_apart_as_they_are_meant() {
         }
     };
     until("rsyslogd listens", &|| {
-        folder.path().join("log").exists() && [port, tls_port].iter().all(|port| std::net::TcpStream::connect(("127.0.0.1", *port)).is_ok())
+        folder.path().join("log").exists()
+            && [port, tls_port].iter().all(|port| std::net::TcpStream::connect(("127.0.0.1", *port)).is_ok())
     });
     let at = folder.path().display();
     let messages = || fs::read_to_string(folder.path().join("messages")).unwrap_or_default();
