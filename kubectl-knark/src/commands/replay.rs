@@ -42,8 +42,11 @@ use crate::{
   # Whether a policy would have had anything to say
   kubectl knark replay rec.knark -f policies/ --fail-on-match
 
-Exit status: 0 done, 1 failed, 2 wrong usage or a policy that can't be used, 3 events were lost, 4 a rule matched \
-(--fail-on-match), 130 interrupted.")]
+  # Who would have been told of it, and what
+  kubectl knark replay rec.knark -f policies/ --alert-to stdout
+
+Exit status: 0 done, 1 failed, 2 wrong usage or a policy that can't be used, 3 events were lost or alerts not \
+delivered, 4 a rule matched (--fail-on-match), 130 interrupted.")]
 pub struct Args {
     /// The recording; - is standard input
     #[arg(value_name = "FILE")]

@@ -60,7 +60,7 @@ const QUEUE: usize = 64;
   # The same, where it lies on the nodes of the control plane
   kubectl knark trace --audit-log node:/var/log/kubernetes/audit.log --follow --since 0s
 
-Exit status: 0 done (Ctrl-C is the usual end), 1 failed, 2 wrong usage or a policy that can't be used, 3 events were lost, 4 a rule matched (--fail-on-match), 130 interrupted before anything streamed, or once more before the end was complete.")]
+Exit status: 0 done (Ctrl-C is the usual end), 1 failed, 2 wrong usage or a policy that can't be used, 3 events were lost or alerts not delivered, 4 a rule matched (--fail-on-match), 130 interrupted before anything streamed, or once more before the end was complete.")]
 pub struct Args {
     #[command(flatten)]
     target: TargetFlags,
