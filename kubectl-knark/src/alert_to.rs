@@ -19,7 +19,15 @@ mod syslog;
 mod tls;
 mod webhook;
 
-use std::{fmt::Write as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt::Write as _,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::future::join_all;
 use knark_specs::{
@@ -27,7 +35,7 @@ use knark_specs::{
         Match, Notice,
         repeats::{KeyField, Repeats},
     },
-    event::Event,
+    event::{Event, Process},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -74,6 +82,8 @@ pub struct Surroundings<'s> {
     pub policies: bool,
     /// A dashboard has the terminal.
     pub dashboard: bool,
+    /// What is traced is this machine.
+    pub local: bool,
     /// The cluster that is traced.
     pub cluster: Option<&'s ConnectionFlags>,
 }
@@ -82,7 +92,7 @@ pub struct Surroundings<'s> {
 #[derive(Debug)]
 pub struct Receivers {
     repeats: Repeats,
-    receivers: Vec<Running>,
+    running: Vec<Running>,
     /// Lines for standard output, where that is one of them.
     lines: Option<Vec<u8>>,
     warnings: mpsc::Receiver<String>,
@@ -92,6 +102,8 @@ pub struct Receivers {
     /// What isn't live waits for receivers, as long as they go on.
     patience: watch::Sender<bool>,
     full_since: Option<Instant>,
+    /// Where this machine is traced: the programs that are told, by process id.
+    hooks: Vec<Arc<AtomicU32>>,
 }
 
 #[derive(Debug)]
@@ -126,18 +138,31 @@ impl Receivers {
     }
 
     /// Takes matches in that happened at this time, in ns since the epoch by this machine's clock.
+    ///
+    /// What a program that is told does itself would be told to it for ever; that is shown alone.
     pub fn tell(&mut self, event: &Event, matches: &[Match], now_ns: i64) {
-        let Self { repeats, receivers, lines, .. } = self;
-        for matched in matches {
-            repeats.take(event, matched, now_ns, |notice| pass(notice, receivers, lines));
+        if self.is_of_hook(&event.process) {
+            return;
         }
+        let Self { repeats, running, lines, .. } = self;
+        for matched in matches {
+            repeats.take(event, matched, now_ns, |notice| pass(notice, running, lines));
+        }
+    }
+
+    fn is_of_hook(&self, process: &Process) -> bool {
+        self.hooks
+            .iter()
+            .map(|pid| pid.load(Ordering::Relaxed))
+            .filter(|pid| *pid != 0)
+            .any(|pid| process.pid == pid || process.ppid == pid || process.ancestors.iter().any(|ancestor| ancestor.pid == pid))
     }
 
     /// Waits until each receiver's task has room: what isn't live needn't be lost for haste. A receiver that takes nothing for as long
     /// as the end would wait for it is waited for no longer.
     pub async fn room(&self) {
         let room = async {
-            for intake in self.receivers.iter().filter_map(|receiver| receiver.intake.as_ref()) {
+            for intake in self.running.iter().filter_map(|receiver| receiver.intake.as_ref()) {
                 // An error says that its task has ended, which needs no room.
                 drop(intake.reserve_many(ROOM).await);
             }
@@ -150,7 +175,7 @@ impl Receivers {
     /// Whether [`Self::room`] is to be waited for.
     pub fn lack_room(&self) -> bool {
         *self.patience.borrow()
-            && self.receivers.iter().filter_map(|receiver| receiver.intake.as_ref()).any(|intake| intake.capacity() < ROOM)
+            && self.running.iter().filter_map(|receiver| receiver.intake.as_ref()).any(|intake| intake.capacity() < ROOM)
     }
 
     /// Tells what was counted long enough.
@@ -162,16 +187,16 @@ impl Receivers {
         }
         if self.live {
             let now_ns = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
-            let Self { repeats, receivers, lines, .. } = self;
-            repeats.due(now_ns, |notice| pass(notice, receivers, lines));
+            let Self { repeats, running, lines, .. } = self;
+            repeats.due(now_ns, |notice| pass(notice, running, lines));
         }
     }
 
     /// No more matches come: tells what was counted.
     pub fn close(&mut self) {
-        let Self { repeats, receivers, lines, .. } = self;
-        repeats.rest(|notice| pass(notice, receivers, lines));
-        for receiver in &mut self.receivers {
+        let Self { repeats, running, lines, .. } = self;
+        repeats.rest(|notice| pass(notice, running, lines));
+        for receiver in &mut self.running {
             receiver.intake = None;
         }
     }
@@ -196,7 +221,7 @@ impl Receivers {
         let mut outcome = Outcome::default();
         let mut names = Vec::new();
         let mut tasks = Vec::new();
-        for Running { name, task, overflown, .. } in self.receivers {
+        for Running { name, task, overflown, .. } in self.running {
             names.push((name, overflown));
             tasks.push(async move { tokio::time::timeout(drain + GRACE, task).await });
         }
@@ -226,14 +251,14 @@ impl Receivers {
 }
 
 /// Each receiver has a queue of its own; one that is full makes nobody wait.
-fn pass(notice: Notice, receivers: &mut [Running], lines: &mut Option<Vec<u8>>) {
+fn pass(notice: Notice, running: &mut [Running], lines: &mut Option<Vec<u8>>) {
     if let Some(lines) = lines
         && serde_json::to_writer(&mut *lines, &notice).is_ok()
     {
         lines.push(b'\n');
     }
     let notice = Arc::new(notice);
-    for receiver in receivers.iter_mut().filter(|receiver| !receiver.only_pods || notice.event.kubernetes.is_some()) {
+    for receiver in running.iter_mut().filter(|receiver| !receiver.only_pods || notice.event.kubernetes.is_some()) {
         let told = receiver.intake.as_ref().map(|intake| intake.try_send(Arc::clone(&notice)));
         if !matches!(told, Some(Ok(()))) {
             receiver.overflown += 1;

@@ -106,6 +106,11 @@ pub fn schema() -> schemars::Schema {
     schemars::schema_for!(Alert)
 }
 
+/// The JSON Schema (draft 2020-12) of a [`Notice`].
+pub fn notice_schema() -> schemars::Schema {
+    schemars::schema_for!(Notice)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};

@@ -92,13 +92,13 @@ impl Delivery {
         let mut most = self.sink.most();
         let mut told_loss = false;
         if self.queue.spooled() > 0 {
-            self.warn(format!("{} alerts of an earlier trace are delivered first", self.queue.spooled()));
+            self.warn(&format!("{} alerts of an earlier trace are delivered first", self.queue.spooled()));
         }
         loop {
             self.hear().await;
             if self.queue.lost > 0 && !std::mem::replace(&mut told_loss, true) {
                 let why = self.queue.why.clone().unwrap_or_default();
-                self.warn(format!("alerts are lost: {why}"));
+                self.warn(&format!("alerts are lost: {why}"));
             }
             if batch.notices.is_empty() {
                 batch = self.queue.take(most).await;
@@ -120,13 +120,13 @@ impl Delivery {
                     account.delivered += batch.notices.len() as u64;
                     self.queue.done(std::mem::take(&mut batch)).await;
                     if std::mem::take(&mut failures) > 0 {
-                        self.warn("takes alerts again".to_owned());
+                        self.warn("takes alerts again");
                     }
                     most = self.sink.most();
                 }
                 Err(Failure::Later { why, after }) => {
                     if failures == 0 {
-                        self.warn(format!("{why:#}; it is tried again, and alerts wait until then"));
+                        self.warn(&format!("{why:#}; it is tried again, and alerts wait until then"));
                     }
                     let wait = after.map_or_else(|| backoff(failures), |after| after.min(LONGEST_ASKED));
                     failures = failures.saturating_add(1);
@@ -142,7 +142,7 @@ impl Delivery {
                 }
                 Err(Failure::Never(why)) => {
                     if account.refused == 0 {
-                        self.warn(format!("an alert was refused and is not sent again: {why:#}"));
+                        self.warn(&format!("an alert was refused and is not sent again: {why:#}"));
                     }
                     account.refused += 1;
                     self.queue.done(std::mem::take(&mut batch)).await;
@@ -163,8 +163,8 @@ impl Delivery {
         let closed = self.sink.close();
         match until(&mut self.deadline, closed).await {
             Some(Ok(())) => {}
-            Some(Err(why)) => self.warn(format!("{why:#}")),
-            None => self.warn("did not end in time".to_owned()),
+            Some(Err(why)) => self.warn(&format!("{why:#}")),
+            None => self.warn("did not end in time"),
         }
         account
     }
@@ -194,7 +194,7 @@ impl Delivery {
         self.queue.take(1).await
     }
 
-    fn warn(&self, text: String) {
+    fn warn(&self, text: &str) {
         // Who has that many warnings unread doesn't read them; the account at the end says the rest.
         let _ = self.warnings.try_send(format!("{}: {text}", self.name));
     }

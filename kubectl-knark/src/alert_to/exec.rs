@@ -1,6 +1,12 @@
 //! Alerts to a program of the user's: one JSON object per line on its standard input.
 
-use std::process::Stdio;
+use std::{
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use anyhow::{Context as _, bail};
 use futures::future::BoxFuture;
@@ -18,6 +24,8 @@ pub struct Hook {
     args: Vec<String>,
     silent: bool,
     child: Option<Child>,
+    /// Its process id, while it runs; else 0.
+    pid: Arc<AtomicU32>,
 }
 
 impl Hook {
@@ -26,9 +34,19 @@ impl Hook {
     /// # Errors
     /// It can't be started.
     pub fn start(program: &str, args: &[String], silent: bool) -> anyhow::Result<Self> {
-        let mut hook = Self { program: program.to_owned(), args: args.to_vec(), silent, child: None };
+        let mut hook = Self { program: program.to_owned(), args: args.to_vec(), silent, child: None, pid: Arc::default() };
         hook.child = Some(hook.spawn()?);
         Ok(hook)
+    }
+
+    /// Its process id, while it runs; else 0.
+    pub fn pid(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.pid)
+    }
+
+    fn end(&mut self) -> Option<Child> {
+        self.pid.store(0, Ordering::Relaxed);
+        self.child.take()
     }
 
     fn spawn(&self) -> anyhow::Result<Child> {
@@ -38,7 +56,9 @@ impl Hook {
         // Ctrl-C is for the trace, and the program still has to hear of its last alerts.
         #[cfg(unix)]
         command.process_group(0);
-        command.spawn().with_context(|| format!("starting {}", self.program))
+        let child = command.spawn().with_context(|| format!("starting {}", self.program))?;
+        self.pid.store(child.id().unwrap_or(0), Ordering::Relaxed);
+        Ok(child)
     }
 
     async fn write(&mut self, line: &[u8]) -> anyhow::Result<()> {
@@ -48,14 +68,14 @@ impl Hook {
         let Some(child) = &mut self.child else { bail!("{} isn't running", self.program) };
         let ended = child.try_wait().context("looking after it")?;
         if let Some(status) = ended {
-            self.child = None;
+            self.end();
             bail!("{} has ended ({status})", self.program);
         }
         let Some(stdin) = &mut child.stdin else { bail!("{} has no standard input", self.program) };
         if let Err(error) = stdin.write_all(line).await {
             // It may live on without reading; another one is started in its place.
             let _ = child.kill().await;
-            self.child = None;
+            self.end();
             return Err(error).with_context(|| format!("writing to {}", self.program));
         }
         Ok(())
@@ -82,7 +102,7 @@ impl Sink for Hook {
     /// The program is told that there is no more, and waited for.
     fn close(&mut self) -> BoxFuture<'_, anyhow::Result<()>> {
         Box::pin(async move {
-            let Some(mut child) = self.child.take() else { return Ok(()) };
+            let Some(mut child) = self.end() else { return Ok(()) };
             drop(child.stdin.take());
             let status = child.wait().await.with_context(|| format!("waiting for {}", self.program))?;
             anyhow::ensure!(status.success(), "{} has failed ({status}); it may not have read all alerts", self.program);

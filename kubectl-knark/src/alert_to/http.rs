@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Collected, Full, Limited};
 use hyper::body::Bytes;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -118,7 +118,7 @@ impl Post {
             let answer = self.client.request(request).await?;
             let (head, body) = answer.into_parts();
             let read = Limited::new(body, ANSWER).collect().await;
-            anyhow::Ok((head, read.map(|body| body.to_bytes()).unwrap_or_default()))
+            anyhow::Ok((head, read.map(Collected::to_bytes).unwrap_or_default()))
         };
         let (head, body) = match tokio::time::timeout(self.timeout, answered).await {
             Ok(answered) => answered.context("sending alerts")?,

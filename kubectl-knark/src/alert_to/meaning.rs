@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicU32},
     time::Duration,
 };
 
@@ -49,6 +50,8 @@ struct Opened {
     sink: Box<dyn Sink>,
     network: bool,
     only_pods: bool,
+    /// Of a program: its process id, while it runs.
+    pid: Option<Arc<AtomicU32>>,
 }
 
 impl AlertFlags {
@@ -80,8 +83,9 @@ impl AlertFlags {
         let (deadline, deadlines) = watch::channel(None);
         let (patience, impatience) = watch::channel(!live);
         let (sender, warnings) = mpsc::channel(WARNINGS);
-        let mut receivers = Vec::new();
-        for (Opened { name, sink, network, only_pods }, receiver) in opened {
+        let (mut receivers, mut hooks) = (Vec::new(), Vec::new());
+        for (Opened { name, sink, network, only_pods, pid }, receiver) in opened {
+            hooks.extend(pid.filter(|_| around.local));
             let spool = if network { spool(receiver, &name)? } else { None };
             let (intake, heard) = mpsc::channel(INTAKE);
             let delivery = Delivery {
@@ -98,7 +102,7 @@ impl AlertFlags {
         let cooldown_ns = i64::try_from(self.cooldown.as_nanos()).unwrap_or(i64::MAX);
         Ok(Some(Receivers {
             repeats: Repeats::new(self.key.clone(), cooldown_ns),
-            receivers,
+            running: receivers,
             lines: stdout.then(Vec::new),
             warnings,
             deadline,
@@ -106,6 +110,7 @@ impl AlertFlags {
             live,
             patience,
             full_since: None,
+            hooks,
         }))
     }
 
@@ -138,7 +143,9 @@ fn read(file: &Path) -> anyhow::Result<Vec<Receiver>> {
     let text = yaml::decode(&bytes).map_err(|problem| UsageError::because(format!("{name}: {}", problem.message)))?;
     receiver::read_file(&text).map_err(|problems| {
         let source = Source::new(&name, &text);
-        problems.iter().for_each(|problem| exit::say(&source.show(problem, render::colours_stderr())));
+        for problem in &problems {
+            exit::say(&source.show(problem, render::colours_stderr()));
+        }
         UsageError::because(format!("the receivers can't be used: mend {name}"))
     })
 }
@@ -149,13 +156,16 @@ fn open(receiver: &Receiver, around: Surroundings<'_>) -> anyhow::Result<Option<
         None => TIMEOUT,
     };
     let target = receiver.target().map_err(|error| UsageError::because(error.to_string()))?;
-    let ready = |name: String, sink: Box<dyn Sink>| Opened { name, sink, network: false, only_pods: false };
-    let far = |name: String, sink: Box<dyn Sink>| Opened { name, sink, network: true, only_pods: false };
+    let ready = |name: String, sink: Box<dyn Sink>| Opened { name, sink, network: false, only_pods: false, pid: None };
+    let far = |name: String, sink: Box<dyn Sink>| Opened { name, sink, network: true, only_pods: false, pid: None };
     let opened = match target {
         Target::Stdout => return Ok(None),
         Target::File(path) => ready(path.to_owned(), Box::new(AlertFile::open(path, false)?)),
         Target::Csv(path) => ready(path.to_owned(), Box::new(AlertFile::open(path, true)?)),
-        Target::Exec(program) => ready(program.to_owned(), Box::new(Hook::start(program, &receiver.args, around.dashboard)?)),
+        Target::Exec(program) => {
+            let hook = Hook::start(program, &receiver.args, around.dashboard)?;
+            Opened { pid: Some(hook.pid()), ..ready(program.to_owned(), Box::new(hook)) }
+        }
         Target::Webhook(url) => {
             let post = Post::new(receiver, url, timeout)?;
             far(format!("webhook {}", post.origin()), Box::new(Webhook { post, format: receiver.format.unwrap_or_default() }))
@@ -175,7 +185,7 @@ fn open(receiver: &Receiver, around: Surroundings<'_>) -> anyhow::Result<Option<
                     "Events are made on the pods of a cluster that is traced, and there is none here",
                 ));
             };
-            Opened { name: "events".to_owned(), sink: Box::new(PodEvents::new(cluster.clone())), network: true, only_pods: true }
+            Opened { only_pods: true, ..far("events".to_owned(), Box::new(PodEvents::new(cluster.clone()))) }
         }
     };
     Ok(Some(opened))

@@ -342,7 +342,7 @@ mod tests {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let line = serde_json::to_string(&notice("/1")).unwrap();
         for (text, lines, whole, damaged) in [
-            (format!("{:020}\nnonsense\n{line}\n{{\"half", HEADER), 2, 1, 1),
+            (format!("{HEADER:020}\nnonsense\n{line}\n{{\"half"), 2, 1, 1),
             (format!("{:020}\n{line}\n", 7), 1, 1, 0),
             (format!("{:020}\n{line}\n", u64::MAX), 1, 1, 0),
             (format!("{:>20}\n{line}\n", "\u{fffd}"), 1, 1, 0),

@@ -121,7 +121,7 @@ impl Syslog {
                 }
             }
             Connection::Stream(stream) => {
-                let text: String = messages.map(|message| format!("{} {message}", message.len())).collect();
+                let text = messages.fold(String::new(), |text, message| format!("{text}{} {message}", message.len()));
                 stream.write_all(text.as_bytes()).await.context("sending")?;
                 stream.flush().await.context("sending")?;
             }

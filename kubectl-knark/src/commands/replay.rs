@@ -73,7 +73,12 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
     if args.fail_on_match && !args.policies.is_given() {
         return Err(UsageError::because("--fail-on-match is about policies: name some by -f or --pack"));
     }
-    let around = Surroundings { policies: args.policies.is_given(), dashboard: args.output.output == Format::Tui, cluster: None };
+    let around = Surroundings {
+        policies: args.policies.is_given(),
+        dashboard: args.output.output == Format::Tui,
+        local: false,
+        cluster: None,
+    };
     let receivers = args.alert_to.open(false, around)?;
     let doing = || format!("replaying {}", args.file.display());
     let from: Box<dyn Read + Send> =

@@ -1,6 +1,10 @@
 //! `kubectl knark schema`: what programs may rely on.
 
-use knark_specs::{alert, cases, config, crd, foreign::Kind};
+use knark_specs::{
+    alert::{self, receiver},
+    cases, config, crd,
+    foreign::Kind,
+};
 
 use crate::exit::{Exit, UsageError};
 
@@ -36,6 +40,10 @@ enum What {
     Event,
     /// One line of -o json of a trace with policies: an event and the rules that it matches
     Alert,
+    /// What files and programs are told of an alert, and webhooks in a list (--alert-to)
+    Notice,
+    /// A file of receivers of alerts (--alert-receivers)
+    Receivers,
     /// A TracePolicy or a TraceList
     Policy,
     /// The user's defaults for flags: $KNARK_CONFIG, else ~/.kube/knark.yaml
@@ -85,6 +93,8 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let schema = match args.what {
         What::Event => serde_json::to_string_pretty(&knark_specs::event::schema()),
         What::Alert => serde_json::to_string_pretty(&alert::schema()),
+        What::Notice => serde_json::to_string_pretty(&alert::notice_schema()),
+        What::Receivers => serde_json::to_string_pretty(&receiver::schema()),
         What::Policy if args.crd => return print_crds(&crd::crds()),
         What::Policy => serde_json::to_string_pretty(&knark_specs::policy::schema::schema()),
         What::Config => serde_json::to_string_pretty(&config::schema()),

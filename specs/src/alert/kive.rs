@@ -16,6 +16,7 @@ const VERSION: &str = "v1";
 /// One alert.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[expect(clippy::struct_field_names, reason = "the names are Kive's")]
 pub struct KiveAlert<'n> {
     kive_alert_version: &'static str,
     kive_policy_name: &'n str,

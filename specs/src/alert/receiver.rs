@@ -132,6 +132,11 @@ pub enum ReceiverError {
     },
 }
 
+/// The JSON Schema (draft 2020-12) of a [`ReceiverFile`].
+pub fn schema() -> schemars::Schema {
+    schemars::schema_for!(ReceiverFile)
+}
+
 /// Reads a file of receivers.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test has no better way to end")]
 
 mod alertmanager;
+mod live;
 mod network;
 mod server;
 mod syslog;

@@ -58,6 +58,7 @@ impl Args {
         let around = Surroundings {
             policies: self.policies.is_given(),
             dashboard: self.output.output == Format::Tui,
+            local: self.host.local,
             cluster: (!self.host.local && self.needs_tracers()).then_some(&self.connection),
         };
         self.alert_to.open(true, around)
