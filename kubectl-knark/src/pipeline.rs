@@ -151,8 +151,8 @@ impl Ended {
 
     /// Writes what is left and the summary. A signal ends the wait for a slow reader, and so does the one that hurried.
     pub async fn finish(self, signals: &mut mpsc::Receiver<()>) -> anyhow::Result<Exit> {
-        let Self { mut flow, output, hurry } = self;
-        let shown = show_rest(&mut flow, output, hurry, signals).await;
+        let Self { mut flow, output, mut hurry } = self;
+        let shown = show_rest(&mut flow, output, &mut hurry, signals).await;
         let receivers = flow.options.alerts.as_mut().and_then(Alerts::take_receivers);
         let told = match receivers {
             Some(receivers) => receivers.finish(hurry, signals, |warning| flow.progress.warn(warning)).await,
@@ -190,18 +190,19 @@ impl Ended {
     }
 }
 
-/// Writes what is left and the summary.
+/// Writes what is left and the summary. A signal turns `hurry` true.
 async fn show_rest(
     flow: &mut Flow,
     mut output: Output,
-    hurry: bool,
+    hurry: &mut bool,
     signals: &mut mpsc::Receiver<()>,
 ) -> anyhow::Result<Summary> {
-    flow.check_goodbyes(hurry);
+    flow.check_goodbyes(*hurry);
     let given_up = async {
-        if !hurry && signals.recv().await.is_none() {
+        if !*hurry && signals.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
+        *hurry = true;
         tokio::time::sleep(MOMENT).await;
     };
     let rest = &mut *flow;

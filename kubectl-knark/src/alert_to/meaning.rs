@@ -37,6 +37,8 @@ use crate::{
 
 /// How long an attempt may take, if the user doesn't say.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer the end never waits: the clock has an end, too.
+const LONGEST_DRAIN: Duration = Duration::from_hours(24 * 365);
 /// How much room a spool takes, likewise.
 const SPOOL: u64 = 64 << 20;
 /// A file of receivers is no larger.
@@ -106,7 +108,7 @@ impl AlertFlags {
             lines: stdout.then(Vec::new),
             warnings,
             deadline,
-            drain: self.drain,
+            drain: self.drain.min(LONGEST_DRAIN),
             live,
             patience,
             full_since: None,
