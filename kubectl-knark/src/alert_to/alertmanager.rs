@@ -23,7 +23,7 @@ impl Sink for Alertmanager {
     fn send<'s>(&'s mut self, notices: &'s [&'s Notice]) -> BoxFuture<'s, Result<(), Failure>> {
         Box::pin(async move {
             let body = serde_json::to_vec(&alertmanager::alerts(notices, Timestamp::now()))?;
-            self.post.send(body).await
+            self.post.send(body).await.map(drop)
         })
     }
 }

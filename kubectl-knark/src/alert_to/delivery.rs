@@ -44,6 +44,8 @@ pub enum Failure {
     },
     /// The receiver will never take this.
     Never(anyhow::Error),
+    /// It took all but so many, which it will never take.
+    Partly(u64, anyhow::Error),
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
@@ -65,6 +67,8 @@ pub struct Account {
     pub kept: u64,
     /// Where.
     pub place: Option<std::path::PathBuf>,
+    /// What was delivered may not have been read.
+    pub unsure: bool,
 }
 
 /// A receiver's task.
@@ -117,6 +121,7 @@ impl Delivery {
             let Some(sent) = meanwhile(sending, &mut self.intake, &mut self.queue, &mut self.deadline).await else { break };
             match sent {
                 Ok(()) => {
+                    self.queue.healthy = true;
                     account.delivered += batch.notices.len() as u64;
                     self.queue.done(std::mem::take(&mut batch)).await;
                     if std::mem::take(&mut failures) > 0 {
@@ -128,12 +133,22 @@ impl Delivery {
                     if failures == 0 {
                         self.warn(&format!("{why:#}; it is tried again, and alerts wait until then"));
                     }
-                    let wait = after.map_or_else(|| backoff(failures), |after| after.min(LONGEST_ASKED));
+                    self.queue.healthy = false;
+                    let wait = after.unwrap_or_default().min(LONGEST_ASKED).max(backoff(failures));
                     failures = failures.saturating_add(1);
                     let waited = meanwhile(tokio::time::sleep(wait), &mut self.intake, &mut self.queue, &mut self.deadline);
                     if waited.await.is_none() {
                         break;
                     }
+                }
+                Err(Failure::Partly(refused, why)) => {
+                    let all = batch.notices.len() as u64;
+                    if account.refused == 0 {
+                        self.warn(&format!("{} of {all} alerts were refused and are not sent again: {why:#}", refused.min(all)));
+                    }
+                    account.refused += refused.min(all);
+                    account.delivered += all - refused.min(all);
+                    self.queue.done(std::mem::take(&mut batch)).await;
                 }
                 // One of them is what it can't take.
                 Err(Failure::Never(_)) if batch.notices.len() > 1 => {
@@ -163,8 +178,14 @@ impl Delivery {
         let closed = self.sink.close();
         match until(&mut self.deadline, closed).await {
             Some(Ok(())) => {}
-            Some(Err(why)) => self.warn(&format!("{why:#}")),
-            None => self.warn("did not end in time"),
+            Some(Err(why)) => {
+                account.unsure = true;
+                self.warn(&format!("{why:#}"));
+            }
+            None => {
+                account.unsure = true;
+                self.warn("did not end in time");
+            }
         }
         account
     }

@@ -1,6 +1,8 @@
 //! Alerts as Kubernetes Events on the pods that they are about, with the user's own rights.
 
-use anyhow::Context as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -24,12 +26,13 @@ pub struct PodEvents {
     connection: ConnectionFlags,
     cluster: Option<Cluster>,
     instance: String,
+    timeout: Duration,
 }
 
 impl PodEvents {
     /// Of the cluster that is traced. It is connected to when there is something to tell.
-    pub fn new(connection: ConnectionFlags) -> Self {
-        Self { connection, cluster: None, instance: format!("kubectl-knark-{}", std::process::id()) }
+    pub fn new(connection: ConnectionFlags, timeout: Duration) -> Self {
+        Self { connection, cluster: None, instance: format!("kubectl-knark-{}", std::process::id()), timeout }
     }
 
     async fn post(&mut self, notice: &Notice) -> Result<(), Failure> {
@@ -67,9 +70,9 @@ impl PodEvents {
         match api.create(&PostParams::default(), &event).await {
             Ok(_) => Ok(()),
             Err(error) => {
-                let wrong = matches!(&error, kube::Error::Api(status) if [400, 404, 413, 422].contains(&status.code));
+                let wrong = matches!(&error, kube::Error::Api(status) if [400, 403, 404, 413, 422].contains(&status.code));
                 let why = cluster.explain(format!("creating an Event in {}", pod.namespace), error).into();
-                // A namespace that is gone takes no more Events.
+                // A namespace that is gone takes no more Events, and one where the user may make none must not keep others from theirs.
                 Err(if wrong { Failure::Never(why) } else { Failure::Later { why, after: None } })
             }
         }
@@ -83,8 +86,12 @@ impl Sink for PodEvents {
 
     fn send<'s>(&'s mut self, notices: &'s [&'s Notice]) -> BoxFuture<'s, Result<(), Failure>> {
         Box::pin(async move {
+            let limit = self.timeout;
             for notice in notices {
-                self.post(notice).await?;
+                match tokio::time::timeout(limit, self.post(notice)).await {
+                    Ok(posted) => posted?,
+                    Err(_) => return Err(anyhow!("no answer within {}", humantime::format_duration(limit)).into()),
+                }
             }
             Ok(())
         })

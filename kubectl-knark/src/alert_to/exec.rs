@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use futures::future::BoxFuture;
 use knark_specs::alert::Notice;
 use tokio::{
@@ -18,12 +18,18 @@ use tokio::{
 
 use super::delivery::{Failure, Sink};
 
+/// Of `CreateProcess`.
+#[cfg(windows)]
+const CREATE_NEW_PROCESS_GROUP: u32 = 0x200;
+
 /// A program. It is started at once, and again when it has ended and there is more to tell.
 pub struct Hook {
     program: String,
     args: Vec<String>,
     silent: bool,
     child: Option<Child>,
+    /// One has ended otherwise than well before it was told that there is no more.
+    failed: bool,
     /// Its process id, while it runs; else 0.
     pid: Arc<AtomicU32>,
 }
@@ -34,7 +40,8 @@ impl Hook {
     /// # Errors
     /// It can't be started.
     pub fn start(program: &str, args: &[String], silent: bool) -> anyhow::Result<Self> {
-        let mut hook = Self { program: program.to_owned(), args: args.to_vec(), silent, child: None, pid: Arc::default() };
+        let mut hook =
+            Self { program: program.to_owned(), args: args.to_vec(), silent, child: None, failed: false, pid: Arc::default() };
         hook.child = Some(hook.spawn()?);
         Ok(hook)
     }
@@ -56,6 +63,8 @@ impl Hook {
         // Ctrl-C is for the trace, and the program still has to hear of its last alerts.
         #[cfg(unix)]
         command.process_group(0);
+        #[cfg(windows)]
+        command.creation_flags(CREATE_NEW_PROCESS_GROUP);
         let child = command.spawn().with_context(|| format!("starting {}", self.program))?;
         self.pid.store(child.id().unwrap_or(0), Ordering::Relaxed);
         Ok(child)
@@ -69,6 +78,7 @@ impl Hook {
         let ended = child.try_wait().context("looking after it")?;
         if let Some(status) = ended {
             self.end();
+            self.failed |= !status.success();
             bail!("{} has ended ({status})", self.program);
         }
         let Some(stdin) = &mut child.stdin else { bail!("{} has no standard input", self.program) };
@@ -76,6 +86,7 @@ impl Hook {
             // It may live on without reading; another one is started in its place.
             let _ = child.kill().await;
             self.end();
+            self.failed = true;
             return Err(error).with_context(|| format!("writing to {}", self.program));
         }
         Ok(())
@@ -102,10 +113,14 @@ impl Sink for Hook {
     /// The program is told that there is no more, and waited for.
     fn close(&mut self) -> BoxFuture<'_, anyhow::Result<()>> {
         Box::pin(async move {
-            let Some(mut child) = self.end() else { return Ok(()) };
+            let failed = self.failed;
+            let early = || anyhow!("{} has ended before, and may not have read all alerts", self.program);
+            let Some(mut child) = self.child.take() else { return if failed { Err(early()) } else { Ok(()) } };
+            self.pid.store(0, Ordering::Relaxed);
             drop(child.stdin.take());
             let status = child.wait().await.with_context(|| format!("waiting for {}", self.program))?;
             anyhow::ensure!(status.success(), "{} has failed ({status}); it may not have read all alerts", self.program);
+            anyhow::ensure!(!failed, early());
             Ok(())
         })
     }

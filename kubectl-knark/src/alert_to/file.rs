@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Write as _},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -60,17 +60,21 @@ impl Sink for AlertFile {
     }
 }
 
-/// Adds all of it or nothing.
+/// Adds all of it. Where an earlier write, by whomever, broke off inside a line, this begins a new one.
 fn append(path: &Path, csv: bool, text: &str) -> io::Result<()> {
     let mut file = open(path)?;
     let metadata = file.metadata()?;
     let header = if csv && metadata.len() == 0 { csv::HEADER } else { "" };
-    let written = file.write_all(format!("{header}{text}").as_bytes());
-    if written.is_err() && metadata.is_file() {
-        // Half a line would damage the next one.
-        file.set_len(metadata.len())?;
-    }
-    written
+    let torn = metadata.is_file() && metadata.len() > 0 && last_byte(path).is_ok_and(|last| last != b'\n');
+    file.write_all(format!("{}{header}{text}", if torn { "\n" } else { "" }).as_bytes())
+}
+
+fn last_byte(path: &Path) -> io::Result<u8> {
+    let mut file = File::open(path)?;
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last[0])
 }
 
 fn open(path: &Path) -> io::Result<File> {

@@ -108,11 +108,11 @@ impl Post {
         Ok(self)
     }
 
-    /// Sends a JSON body.
+    /// Sends a JSON body; the beginning of the answer.
     ///
     /// # Errors
     /// It was not taken.
-    pub async fn send(&self, body: Vec<u8>) -> Result<(), Failure> {
+    pub async fn send(&self, body: Vec<u8>) -> Result<Bytes, Failure> {
         let request = self.request(body).await?;
         let answered = async {
             let answer = self.client.request(request).await?;
@@ -125,7 +125,7 @@ impl Post {
             Err(_) => return Err(anyhow!("sending alerts: no answer within {}", humantime::format_duration(self.timeout)).into()),
         };
         if head.status.is_success() {
-            return Ok(());
+            return Ok(body);
         }
         let text = String::from_utf8_lossy(&body);
         let text = knark_specs::alert::subject::shorten(text.trim(), SHOWN);

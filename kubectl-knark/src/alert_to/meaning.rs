@@ -14,7 +14,10 @@ use knark_specs::{
     },
     yaml,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use super::{
     AlertFlags, Receivers, Running, Surroundings,
@@ -109,7 +112,8 @@ impl AlertFlags {
             warnings,
             deadline,
             drain: self.drain.min(LONGEST_DRAIN),
-            live,
+            began: live.then(Instant::now),
+            suppressed: 0,
             patience,
             full_since: None,
             hooks,
@@ -187,7 +191,7 @@ fn open(receiver: &Receiver, around: Surroundings<'_>) -> anyhow::Result<Option<
                     "Events are made on the pods of a cluster that is traced, and there is none here",
                 ));
             };
-            Opened { only_pods: true, ..far("events".to_owned(), Box::new(PodEvents::new(cluster.clone()))) }
+            Opened { only_pods: true, ..far("events".to_owned(), Box::new(PodEvents::new(cluster.clone(), timeout))) }
         }
     };
     Ok(Some(opened))

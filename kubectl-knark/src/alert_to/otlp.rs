@@ -23,7 +23,11 @@ impl Sink for Otlp {
     fn send<'s>(&'s mut self, notices: &'s [&'s Notice]) -> BoxFuture<'s, Result<(), Failure>> {
         Box::pin(async move {
             let body = serde_json::to_vec(&otlp::logs(notices, Timestamp::now(), env!("CARGO_PKG_VERSION")))?;
-            self.post.send(body).await
+            let answer = self.post.send(body).await?;
+            match otlp::rejected(&answer) {
+                Some((refused, why)) => Err(Failure::Partly(refused, anyhow::anyhow!("it says: {why}"))),
+                None => Ok(()),
+            }
         })
     }
 }

@@ -20,6 +20,8 @@ pub struct Queue {
     spool: Option<Spool>,
     /// Rather than lose what there is no room for, it is to be brought later.
     patient: watch::Receiver<bool>,
+    /// The last attempt to deliver succeeded, or there was none.
+    pub healthy: bool,
     /// Alerts for which there was no room.
     pub lost: u64,
     /// Why there was none, the first time.
@@ -38,7 +40,7 @@ pub struct Batch {
 impl Queue {
     /// An empty one, or with what an earlier process left in the spool.
     pub fn new(spool: Option<Spool>, patient: watch::Receiver<bool>) -> Self {
-        Self { ready: VecDeque::new(), bytes: 0, spool, patient, lost: 0, why: None }
+        Self { ready: VecDeque::new(), bytes: 0, spool, patient, healthy: true, lost: 0, why: None }
     }
 
     /// Whether more may be brought. What happens now can't be put off, so there is room for it, or it is lost.
@@ -53,7 +55,7 @@ impl Queue {
     }
 
     fn is_patient(&self) -> bool {
-        self.spool.is_none() && *self.patient.borrow() && self.patient.has_changed().is_ok()
+        (self.healthy || self.spool.is_none()) && *self.patient.borrow() && self.patient.has_changed().is_ok()
     }
 
     /// Alerts that wait on disk.

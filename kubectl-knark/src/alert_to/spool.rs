@@ -46,8 +46,8 @@ pub struct Chunk {
     pub notices: Vec<Notice>,
     /// Lines that are no alerts.
     pub damaged: u64,
-    /// Where the next ones begin.
-    next: u64,
+    /// How much they take; not where they are, since that may change meanwhile.
+    bytes: u64,
     lines: u64,
 }
 
@@ -86,10 +86,14 @@ impl Spool {
             self.open = self.slot(true)?;
         }
         let limit = self.limit;
+        let length = line.len() as u64;
         let Some(open) = &mut self.open else {
             return Err(io::Error::other("other processes use all of this receiver's spools"));
         };
-        if open.end + line.len() as u64 > limit {
+        if open.end + length > limit {
+            open.compact()?;
+        }
+        if open.end + length > limit {
             return Err(io::Error::new(io::ErrorKind::StorageFull, format!("the spool is full: it may hold {limit} bytes")));
         }
         open.file.seek(SeekFrom::Start(open.end))?;
@@ -98,7 +102,7 @@ impl Spool {
             open.file.set_len(open.end)?;
             return Err(error);
         }
-        open.end += line.len() as u64;
+        open.end += length;
         open.lines += 1;
         Ok(())
     }
@@ -110,16 +114,17 @@ impl Spool {
     pub fn read(&mut self, most: usize) -> io::Result<Chunk> {
         let Some(open) = &mut self.open else { return Ok(Chunk::default()) };
         open.file.seek(SeekFrom::Start(open.read))?;
-        let mut chunk = Chunk { next: open.read, ..Chunk::default() };
+        let mut chunk = Chunk::default();
+        let waiting = open.end - open.read;
         let mut reader = BufReader::new(&mut open.file);
         let mut line = Vec::new();
-        while chunk.notices.len() < most && chunk.next < open.end {
+        while chunk.notices.len() < most && chunk.bytes < waiting {
             line.clear();
             let length = reader.by_ref().take(LINE).read_until(b'\n', &mut line)?;
             if length == 0 {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the spool has been shortened by someone else"));
             }
-            chunk.next += length as u64;
+            chunk.bytes += length as u64;
             chunk.lines += 1;
             match serde_json::from_slice(&line) {
                 Ok(notice) => chunk.notices.push(notice),
@@ -135,7 +140,7 @@ impl Spool {
     /// That can't be written down.
     pub fn delivered(&mut self, chunk: &Chunk) -> io::Result<()> {
         let Some(open) = &mut self.open else { return Ok(()) };
-        open.read = chunk.next;
+        open.read += chunk.bytes;
         open.lines = open.lines.saturating_sub(chunk.lines);
         if open.read >= open.end {
             // Its room is free for others.
@@ -162,24 +167,42 @@ impl Spool {
     }
 
     /// The first file that no other process uses, and that is there or may be made.
+    ///
+    /// Between opening a file and locking it, whoever had it may have removed it: then it is looked for again.
     fn slot(&self, make: bool) -> io::Result<Option<Open>> {
         if make {
             make_folder(&self.folder)?;
         }
+        match owner::keeps(&self.folder) {
+            Ok(true) => {}
+            Ok(false) => {
+                let text = format!("the folder {} must be yours, and writable by nobody else", self.folder.display());
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        }
         for slot in 0..SLOTS {
             let path = self.folder.join(format!("{}.{slot}.jsonl", self.name));
-            let file = match options(make).open(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound && !make => continue,
-                Err(error) => return Err(error),
-            };
-            if !is_ours(&file)? {
-                return Err(io::Error::other(format!("{} is another user's, or no file", path.display())));
-            }
-            match file.try_lock() {
-                Ok(()) => return Open::new(file, path).map(Some),
-                Err(fs::TryLockError::WouldBlock) => {}
-                Err(fs::TryLockError::Error(error)) => return Err(error),
+            loop {
+                let file = match options(make).open(&path) {
+                    Ok(file) => file,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && !make => break,
+                    Err(error) => return Err(error),
+                };
+                match file.try_lock() {
+                    Ok(()) => {}
+                    Err(fs::TryLockError::WouldBlock) => break,
+                    Err(fs::TryLockError::Error(error)) => return Err(error),
+                }
+                match owner::whose(&file, &path)? {
+                    Whose::Ours => return Open::new(file, path).map(Some),
+                    Whose::Nobodys => {}
+                    Whose::Others => {
+                        let text = format!("{} is another user's, no plain file, or has a second name", path.display());
+                        return Err(io::Error::other(text));
+                    }
+                }
             }
         }
         Ok(None)
@@ -190,17 +213,19 @@ impl Open {
     fn new(file: File, path: PathBuf) -> io::Result<Self> {
         let mut open = Self { file, path, read: HEADER, end: HEADER, lines: 0 };
         let length = open.file.metadata()?.len();
-        if length < HEADER {
-            open.file.set_len(0)?;
+        if length == 0 {
             open.write_header()?;
             return Ok(open);
         }
-        let mut header = [0; DIGITS];
-        open.file.read_exact(&mut header)?;
-        let read = std::str::from_utf8(&header).ok().and_then(|header| header.parse().ok());
+        let mut header = Vec::new();
+        (&mut open.file).take(HEADER).read_to_end(&mut header)?;
+        let digits = header.strip_suffix(b"\n").filter(|digits| digits.len() == DIGITS && digits.iter().all(u8::is_ascii_digit));
+        let Some(digits) = digits.and_then(|digits| std::str::from_utf8(digits).ok()) else {
+            return Err(io::Error::other(format!("{} is no spool of this program: move it away", open.path.display())));
+        };
         open.end = length;
         // What can't be told is delivered once more.
-        open.read = read.filter(|read| (HEADER..=length).contains(read)).unwrap_or(HEADER);
+        open.read = digits.parse().ok().filter(|read| (HEADER..=length).contains(read)).unwrap_or(HEADER);
         open.file.seek(SeekFrom::Start(open.read))?;
         let mut reader = BufReader::new(&mut open.file);
         let mut whole = open.read;
@@ -226,6 +251,30 @@ impl Open {
         Ok(open)
     }
 
+    /// Moves what waits to the beginning, where more than that was delivered before it: so nothing is overwritten that waits, and after
+    /// a crash some may be delivered twice. At least half of the spool's size is there for what waits.
+    fn compact(&mut self) -> io::Result<()> {
+        let waiting = self.end - self.read;
+        if self.read - HEADER < waiting.max(1) {
+            return Ok(());
+        }
+        let mut buffer = vec![0; 64 << 10];
+        let mut moved = 0;
+        while moved < waiting {
+            let most = buffer.len().min(usize::try_from(waiting - moved).unwrap_or(usize::MAX));
+            self.file.seek(SeekFrom::Start(self.read + moved))?;
+            self.file.read_exact(&mut buffer[..most])?;
+            self.file.seek(SeekFrom::Start(HEADER + moved))?;
+            self.file.write_all(&buffer[..most])?;
+            moved += most as u64;
+        }
+        self.file.sync_data()?;
+        self.read = HEADER;
+        self.write_header()?;
+        self.end = HEADER + waiting;
+        self.file.set_len(self.end)
+    }
+
     fn write_header(&mut self) -> io::Result<()> {
         self.file.seek(SeekFrom::Start(0))?;
         self.file.write_all(format!("{:0DIGITS$}\n", self.read).as_bytes())
@@ -243,14 +292,66 @@ fn options(make: bool) -> OpenOptions {
     options
 }
 
-/// Whether a file is a plain one, and no other user's.
-fn is_ours(file: &File) -> io::Result<bool> {
-    let metadata = file.metadata()?;
-    #[cfg(unix)]
-    if std::os::unix::fs::MetadataExt::uid(&metadata) != rustix::process::geteuid().as_raw() {
-        return Ok(false);
+/// Whose a file is.
+enum Whose {
+    Ours,
+    /// It has no name any more, or another one has it.
+    Nobodys,
+    /// Another user's, or one that has other names as well.
+    Others,
+}
+
+/// Who else may have a hand in files and folders.
+#[cfg(unix)]
+mod owner {
+    use std::{
+        fs::{self, File, Permissions},
+        io,
+        os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+        path::Path,
+    };
+
+    use super::Whose;
+
+    /// Whose an open file is; readable by its owner alone from now on.
+    pub(super) fn whose(file: &File, path: &Path) -> io::Result<Whose> {
+        let open = file.metadata()?;
+        let named = match fs::symlink_metadata(path) {
+            Ok(named) => named,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Whose::Nobodys),
+            Err(error) => return Err(error),
+        };
+        if (open.dev(), open.ino()) != (named.dev(), named.ino()) {
+            return Ok(Whose::Nobodys);
+        }
+        if !open.is_file() || open.nlink() != 1 || open.uid() != rustix::process::geteuid().as_raw() {
+            return Ok(Whose::Others);
+        }
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        Ok(Whose::Ours)
     }
-    Ok(metadata.is_file())
+
+    /// Whether nobody else can put files into a folder.
+    pub(super) fn keeps(folder: &Path) -> io::Result<bool> {
+        let metadata = fs::metadata(folder)?;
+        Ok(metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0)
+    }
+}
+
+/// Elsewhere the user's own folder is all that there is to rely on.
+#[cfg(not(unix))]
+mod owner {
+    use std::{fs::File, io, path::Path};
+
+    use super::Whose;
+
+    pub(super) fn whose(file: &File, _: &Path) -> io::Result<Whose> {
+        Ok(if file.metadata()?.is_file() { Whose::Ours } else { Whose::Others })
+    }
+
+    pub(super) fn keeps(folder: &Path) -> io::Result<bool> {
+        folder.metadata().map(|metadata| metadata.is_dir())
+    }
 }
 
 fn make_folder(folder: &Path) -> io::Result<()> {
@@ -345,8 +446,7 @@ mod tests {
             (format!("{HEADER:020}\nnonsense\n{line}\n{{\"half"), 2, 1, 1),
             (format!("{:020}\n{line}\n", 7), 1, 1, 0),
             (format!("{:020}\n{line}\n", u64::MAX), 1, 1, 0),
-            (format!("{:>20}\n{line}\n", "\u{fffd}"), 1, 1, 0),
-            ("short".to_owned(), 0, 0, 0),
+            (String::new(), 0, 0, 0),
         ] {
             fs::write(&path, &text).unwrap();
             let mut spool = spool(&folder, 1 << 20);
@@ -354,5 +454,50 @@ mod tests {
             let chunk = spool.read(10).unwrap();
             assert_eq!((chunk.notices.len(), chunk.damaged), (whole, damaged), "{text}");
         }
+        for text in [format!("{:>20}\n{line}\n", "x"), "short".to_owned(), line] {
+            fs::write(&path, &text).unwrap();
+            let refused = Spool::new(folder.path().join("a/b"), "name".into(), 1 << 20).unwrap_err().to_string();
+            assert!(refused.contains("is no spool of this program"), "{refused}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nobody_else_has_a_hand_in_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let mut one = spool(&folder, 1 << 20);
+        one.add(&notice("/1")).unwrap();
+        let path = one.path().unwrap().to_owned();
+        drop(one);
+        let again = || Spool::new(folder.path().join("a/b"), "name".into(), 1 << 20);
+        let second = folder.path().join("second");
+        fs::hard_link(&path, &second).unwrap();
+        assert!(again().unwrap_err().to_string().contains("has a second name"));
+        fs::remove_file(&second).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(again().unwrap().lines(), 1);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::set_permissions(path.parent().unwrap(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(again().unwrap_err().to_string().contains("writable by nobody else"));
+    }
+
+    #[test]
+    fn what_was_delivered_takes_no_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spool = spool(&folder, 4_000);
+        spool.add(&notice("/0")).unwrap();
+        // One always waits, and many more go through than there is room for.
+        for n in 1..100 {
+            let oldest = spool.read(1).unwrap();
+            spool.add(&notice(&format!("/{n}"))).unwrap();
+            assert_eq!(oldest.notices, [notice(&format!("/{}", n - 1))]);
+            spool.delivered(&oldest).unwrap();
+            assert!(fs::metadata(spool.path().unwrap()).unwrap().len() <= 4_000);
+        }
+        drop(spool);
+        let mut next = super::tests::spool(&folder, 4_000);
+        assert_eq!(next.read(10).unwrap().notices, [notice("/99")]);
     }
 }

@@ -34,7 +34,7 @@ impl Sink for Webhook {
                     None => return Ok(()),
                 },
             };
-            self.post.send(body).await
+            self.post.send(body).await.map(drop)
         })
     }
 }

@@ -48,25 +48,34 @@ pub fn line(notice: &Notice, out: &mut String) {
 }
 
 /// What begins like a formula gets an apostrophe before it: who opens the file in a spreadsheet must not run what a traced process
-/// chose.
+/// chose. To some of them `;` begins a new field. Control characters are none of a field.
 fn write(field: &str, out: &mut String) {
-    let formula = field.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    if !formula && !field.contains([',', '"', '\n', '\r']) {
+    let plain = !field.trim_start_matches([' ', '\'']).starts_with(FORMULA)
+        && !field.contains([',', ';', '"'])
+        && !field.contains(char::is_control);
+    if plain {
         out.push_str(field);
         return;
     }
     out.push('"');
-    if formula {
-        out.push('\'');
-    }
-    for part in field.split_inclusive('"') {
-        out.push_str(part);
-        if part.ends_with('"') {
-            out.push('"');
+    let mut begins = true;
+    for c in field.chars() {
+        if begins && FORMULA.contains(&c) {
+            out.push('\'');
+        }
+        // Spaces and quotes before it don't make it less of a formula.
+        begins = c == ';' || begins && matches!(c, ' ' | '"' | '\'');
+        match c {
+            '"' => out.push_str("\"\""),
+            c if c.is_control() => out.push('\u{fffd}'),
+            c => out.push(c),
         }
     }
     out.push('"');
 }
+
+/// How a formula begins.
+const FORMULA: [char; 4] = ['=', '+', '-', '@'];
 
 #[cfg(test)]
 mod tests {
@@ -90,7 +99,11 @@ mod tests {
             ("a b", "a b"),
             ("a,b", "\"a,b\""),
             ("a\"b\"", "\"a\"\"b\"\"\""),
-            ("a\r\nb", "\"a\r\nb\""),
+            ("a\r\nb", "\"a\u{fffd}\u{fffd}b\""),
+            ("a;=b", "\"a;'=b\""),
+            ("a; \"@b", "\"a; \"\"'@b\""),
+            (" =b", "\" '=b\""),
+            ("\t=b", "\"\u{fffd}=b\""),
             ("=cmd|' /c calc'!A0", "\"'=cmd|' /c calc'!A0\""),
             ("-1", "\"'-1\""),
         ] {

@@ -14,6 +14,18 @@ pub fn logs(notices: &[&Notice], now: Timestamp, version: &str) -> Value {
     json!({ "resourceLogs": resources })
 }
 
+/// How many records an answer says were rejected, and why (`ExportLogsServiceResponse.partial_success`); `None`: all were taken. What
+/// isn't JSON says nothing.
+pub fn rejected(answer: &[u8]) -> Option<(u64, String)> {
+    let answer: Value = serde_json::from_slice(answer).ok()?;
+    let partial = answer.get("partialSuccess")?;
+    let count = partial.get("rejectedLogRecords")?;
+    // 64-bit numbers are texts in this encoding, and not everybody knows.
+    let count = count.as_u64().or_else(|| count.as_str()?.parse().ok()).filter(|count| *count > 0)?;
+    let why = partial.get("errorMessage").and_then(Value::as_str).unwrap_or("no reason given");
+    Some((count, subject::shorten(why, 200).into_owned()))
+}
+
 fn resource(notice: &Notice, now: Timestamp, version: &str) -> Value {
     let (event, rule, process) = (&notice.event, notice.rule(), &notice.event.process);
     let (pod, container) = (event.kubernetes.as_ref(), event.container.as_ref());
@@ -97,6 +109,22 @@ fn severity(severity: Severity) -> (u8, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_rejected_is_told() {
+        for (answer, want) in [
+            ("", None),
+            ("{}", None),
+            (r#"{"partialSuccess":{}}"#, None),
+            (r#"{"partialSuccess":{"rejectedLogRecords":"0","errorMessage":"slow down"}}"#, None),
+            (r#"{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"too old"}}"#, Some((2, "too old"))),
+            (r#"{"partialSuccess":{"rejectedLogRecords":1}}"#, Some((1, "no reason given"))),
+            (r#"{"partialSuccess":{"rejectedLogRecords":-1}}"#, None),
+        ] {
+            let got = rejected(answer.as_bytes());
+            assert_eq!(got.as_ref().map(|(count, why)| (*count, why.as_str())), want, "{answer}");
+        }
+    }
 
     #[test]
     fn an_alert_is_a_log_record() {

@@ -9,6 +9,7 @@ mod syslog;
 
 use std::{
     fs,
+    io::Write as _,
     path::Path,
     process::{Command, Output},
 };
@@ -110,10 +111,13 @@ fn repeats_are_counted_in_files_and_on_standard_output() {
         account(&output),
         [format!("alerts to {to_file}: 5 delivered"), format!("alerts to {}: 5 delivered", csv.display())]
     );
-    // What is there already stays, and a header is written once.
+    // What is there already stays, even half a line, and a header is written once.
+    fs::OpenOptions::new().append(true).open(&file).unwrap().write_all(b"{\"half").unwrap();
     let again = run(&folder, 5, &flags);
     assert!(again.status.success(), "{}", seen(&again));
-    assert_eq!(lines(&fs::read(&file).unwrap()).len(), 10);
+    let text = fs::read_to_string(&file).unwrap();
+    let (halves, whole): (Vec<_>, Vec<_>) = text.lines().partition(|line| *line == "{\"half");
+    assert_eq!((halves.len(), lines(whole.join("\n").as_bytes()).len()), (1, 10));
     assert_eq!(fs::read_to_string(&csv).unwrap().lines().count(), 11);
     #[cfg(unix)]
     assert_eq!(std::os::unix::fs::MetadataExt::mode(&fs::metadata(&file).unwrap()) & 0o777, 0o600);
@@ -143,6 +147,10 @@ fn a_program_reads_them_and_is_started_again_when_it_ends() {
     // One that fails is told of.
     let output = run(&folder, 3, &["--alert-to", "exec:/bin/sh#arg=-c&arg=cat%20%3E/dev/null;%20exit%203"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("/bin/sh has failed (exit status: 3)"), "{}", seen(&output));
+    assert_eq!(
+        (output.status.code(), account(&output)),
+        (Some(3), vec!["alerts to /bin/sh: 4 delivered, perhaps not all".to_owned()])
+    );
     let output = run(&folder, 3, &["--alert-to", "exec:/nowhere/hook"]);
     assert_eq!(output.status.code(), Some(1), "{}", seen(&output));
     assert!(String::from_utf8_lossy(&output.stderr).contains("starting /nowhere/hook"), "{}", seen(&output));

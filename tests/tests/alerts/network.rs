@@ -107,6 +107,16 @@ fn what_fails_is_tried_again_until_it_is_taken() {
 }
 
 #[test]
+fn who_wants_to_be_asked_again_at_once_is_not_asked_without_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(None, &[Answer::Status(503); 1_000]);
+    let output = run(&folder, 1, &["--alert-to", &format!("webhook:http://{}", server.address), "--alert-drain", "1s"]);
+    assert_eq!(output.status.code(), Some(3), "{}", seen(&output));
+    let requests = server.rest().len();
+    assert!((1..10).contains(&requests), "{requests}");
+}
+
+#[test]
 fn what_is_refused_is_told_and_the_rest_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     // The first request has several alerts, of which one is wrong: they are sent one by one.
@@ -161,11 +171,11 @@ fn a_full_disk_is_told_and_the_trace_goes_on() {
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(&disk).status();
     assert!(mounted.unwrap().success(), "mounting a tmpfs needs root");
     let address = nowhere();
-    let webhook = format!("webhook:http://{address}#spool={}", disk.display());
+    let webhook = format!("webhook:http://{address}#spool={}/spool", disk.display());
     let output = replay(&folder, reads(3_000), &["--alert-to", &webhook, "--alert-cooldown", "0s", "--alert-drain", "1s"])
         .output()
         .unwrap();
-    let files = kept(&disk);
+    let files = kept(&disk.join("spool"));
     let whole = fs::read_to_string(&files[0]).unwrap();
     let unmounted = Command::new("umount").arg(&disk).status();
     assert!(unmounted.unwrap().success());

@@ -131,7 +131,7 @@ fn serve(stream: impl Read + Write, sender: &mpsc::Sender<Request>, answers: &Mu
         let answer = answers.lock().unwrap().pop_front().unwrap_or(Answer::Status(200));
         match answer {
             Answer::Status(status) => {
-                let answer = format!("HTTP/1.1 {status} As Told\r\ncontent-length: 0\r\n\r\n");
+                let answer = format!("HTTP/1.1 {status} As Told\r\nretry-after: 0\r\ncontent-length: 0\r\n\r\n");
                 stream.get_mut().write_all(answer.as_bytes()).ok()?;
                 stream.get_mut().flush().ok()?;
             }
