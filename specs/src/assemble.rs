@@ -199,6 +199,7 @@ impl Assembler {
         let slot = slot.ok_or(AssembleError::Undefined(changed.slot))?;
         let process = Arc::make_mut(&mut slot.process);
         (process.uid, process.gid, slot.container) = (changed.uid, changed.gid, changed.container);
+        (process.ns_uid, process.ns_gid) = (changed.ns_uid, changed.ns_gid);
         Ok(())
     }
 
@@ -273,6 +274,9 @@ impl Assembler {
             ppid: frame.ppid,
             uid: frame.uid,
             gid: frame.gid,
+            ns_pid: frame.ns_pid,
+            ns_uid: frame.ns_uid,
+            ns_gid: frame.ns_gid,
             comm,
             comm_b64,
             exe,

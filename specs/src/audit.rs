@@ -39,6 +39,9 @@ pub fn process() -> Item<'static> {
         ancestors: Vec::new(),
         container: 0,
         ancestors_cut: false,
+        ns_pid: None,
+        ns_uid: None,
+        ns_gid: None,
     })
 }
 

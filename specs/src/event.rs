@@ -171,6 +171,15 @@ pub struct Process {
     pub uid: u32,
     /// Effective group id, likewise.
     pub gid: u32,
+    /// Process id in the process's own PID namespace; absent where it is `pid` too, as outside of containers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ns_pid: Option<u32>,
+    /// Effective user id in the process's own user namespace (65534 where that has no number for it); absent where it is `uid` too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ns_uid: Option<u32>,
+    /// Effective group id, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ns_gid: Option<u32>,
     /// The main thread's name.
     pub comm: String,
     #[doc = "Bytes of `comm` where it isn't UTF-8."]

@@ -29,6 +29,9 @@ pub const PROCESS: Process<'static> = Process {
     ancestors: Vec::new(),
     container: 1,
     ancestors_cut: false,
+    ns_pid: None,
+    ns_uid: None,
+    ns_gid: None,
 };
 
 /// The container `app` of the pod `web` in `prod`.

@@ -3,7 +3,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
@@ -112,7 +112,11 @@ struct Group(PathBuf);
 
 impl Group {
     fn new(name: &str) -> Self {
-        let folder = cgroups::mounted().unwrap().join(format!("knark-{name}-{}", std::process::id()));
+        Self::within(&cgroups::mounted().unwrap(), &format!("knark-{name}-{}", std::process::id()))
+    }
+
+    fn within(parent: &Path, name: &str) -> Self {
+        let folder = parent.join(name);
         std::fs::create_dir(&folder).unwrap();
         Self(folder)
     }
@@ -158,6 +162,30 @@ fn a_storm_beyond_the_rate_limit_is_counted_for_who_made_it() {
     let name = groups[0].0.file_name().unwrap().to_str().unwrap();
     assert_eq!(sums["nodes"][0]["limited"], serde_json::json!([{ "cgroup": format!("/{name}"), "lost": limited }]), "{sums}");
     assert_eq!(sums["lost"], limited, "{sums}");
+}
+
+#[test]
+fn control_groups_within_a_container_have_no_rates_of_their_own() {
+    // What is called so is a container.
+    let id = format!("{:064x}", std::process::id());
+    let container = Group::within(&cgroups::mounted().unwrap(), &id);
+    let before = Group::within(&container.0, "before");
+    let trace = Trace::start(&["--comm", "bench-load", "--on", "file", "--rate-limit", "1000"]);
+    let file = trace.file("noisy");
+    let after = Group::within(&container.0, "after");
+    let innermost = Group::within(&after.0, "innermost");
+    let children = [&before, &after, &innermost, &container].map(|group| group.run("open", 25_000, &file));
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    let (lines, sums) = trace.end();
+    let limited = sums["nodes"][0]["lost"]["rate-limit"].as_u64().unwrap();
+    assert_eq!(events(&lines, &file) + limited, 100_000, "{sums}");
+    assert_eq!(sums["nodes"][0]["limited"], serde_json::json!([{ "container_id": id, "lost": limited }]), "{sums}");
+    // Twice as many in the first second, and what CPUs let through that came at once.
+    let most = 1000 * (sums["seconds"].as_f64().unwrap() as u64 + 2) + 64;
+    assert!(events(&lines, &file) <= most, "more than {most}: {sums}");
+    drop(innermost);
 }
 
 #[test]

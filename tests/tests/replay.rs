@@ -80,7 +80,7 @@ TIME          POD                           PID      PROCESS          OP        
 fn wide_has_all_columns() {
     check(&replay(one_of_each(), &["-o", "wide", "--no-headers", "--on", "exec"]), "status 0
 --- stdout
-2026-01-02T03:04:05.000Z  knark-1       prod          web-7d9f8b6c5-x2x7k   app           4711     1        -                1000   sh               exec        -       sh -c 'cat /etc/passwd'
+2026-01-02T03:04:05.000Z  knark-1       prod          web-7d9f8b6c5-x2x7k   app           4711     -        1        -                1000   -      sh               exec        -       sh -c 'cat /etc/passwd'
 --- stderr
 1 event shown, 5 filtered, 0 lost on knark-1 in 2.0 s
 ");

@@ -44,7 +44,7 @@ pub fn mount(mnt: impl FnOnce() -> u64) {
 /// this. What a system call of this architecture does has its record already.
 #[inline(always)]
 pub fn begin(op: Op, fill: impl FnOnce(*mut [u64; 6])) {
-    if kernel::tried(op) {
+    if kernel::tried(op as u8) {
         return;
     }
     let Some(verdict) = scope::admit() else { return };
@@ -75,7 +75,7 @@ pub fn begin(op: Op, fill: impl FnOnce(*mut [u64; 6])) {
             enter(s, number, op, by, verdict, at);
         }
     });
-    if done.is_none() && by != 0 && mnt != 0 {
+    if done.is_none() && !begun::miss(kernel::call(kernel::number(op)).effect) && by != 0 && mnt != 0 {
         record::seen(kind::PATH);
         record::no_room(kind::PATH);
     }

@@ -102,6 +102,13 @@ pub unsafe fn put_back(out: *mut Out) {
     }
 }
 
+/// What the kernel has found for this thread's call of this effect can't be looked at: there is no memory for it. Where nothing else
+/// tells whether the call is wanted, it is lost. Gives false if this thread is in no such call.
+#[inline(always)]
+pub fn miss(effect: u8) -> bool {
+    missed(&INFLIGHT, effect) || missed(&INFLIGHT_LONG, effect)
+}
+
 /// What ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -162,6 +169,24 @@ fn give_up<const N: usize>(map: &HashMap<u64, [u8; N]>, key: u64) {
     // SAFETY: a record begins with header and body.
     unsafe { lose(body(record)) };
     remove(map, key);
+}
+
+#[inline(always)]
+fn missed<const N: usize>(map: &HashMap<u64, [u8; N]>, effect: u8) -> bool {
+    let key = kernel::pid_tgid();
+    let Some(record) = map.get_ptr_mut(key) else { return false };
+    // SAFETY: a record begins with header and body, and no other thread uses this key.
+    unsafe {
+        let body = body(record);
+        if (*body).nr & PRECISE == 0 || (*body).note & !note::WANTED != effect {
+            return false;
+        }
+        if (*body).note & note::WANTED == 0 && (*body).first.real_len == 0 {
+            lose(body);
+            remove(map, key);
+        }
+    }
+    true
 }
 
 /// # Safety

@@ -3,7 +3,10 @@
 use aya_ebpf::helpers::{bpf_get_current_comm, generated::bpf_ktime_get_boot_ns};
 use knark_abi::Header;
 
-use crate::kernel::{self, typed};
+use crate::{
+    kernel::{self, typed},
+    namespaces,
+};
 
 /// Now, in ns since boot, sleep included.
 #[inline(always)]
@@ -33,6 +36,10 @@ pub unsafe fn brief(head: *mut Header, kind: u8, op: u8, verdict: u8) {
             ppid: 0,
             uid: 0,
             gid: 0,
+            ns_tgid: 0,
+            ns_uid: 0,
+            ns_gid: 0,
+            pad2: 0,
             boot_ns: now(),
             cgroup: 0,
             start_ns: 0,
@@ -70,6 +77,9 @@ pub unsafe fn fill(head: *mut Header, kind: u8, op: u8, verdict: u8) {
         (*head).ppid = ppid;
         (*head).uid = uid;
         (*head).gid = gid;
+        (*head).ns_tgid = namespaces::tgid(tgid);
+        ((*head).ns_uid, (*head).ns_gid) = namespaces::user(uid, gid);
+        (*head).pad2 = 0;
         (*head).boot_ns = now();
         (*head).cgroup = kernel::cgroup();
         (*head).start_ns = start_ns;

@@ -50,13 +50,14 @@ pub fn stopped() -> bool {
     unsafe { core::ptr::read_volatile((&raw const CONTROL).cast::<u32>()) != control::RUN }
 }
 
-/// Whether no events are wanted; then it is noted that the kernel's function for `op` was called.
+/// Whether no events are wanted; then it is noted that the kernel's function was called for an operation ([`Op`]), or one of
+/// [`knark_abi::tried`].
 #[inline(always)]
-pub fn tried(op: Op) -> bool {
+pub fn tried(by: u8) -> bool {
     let stopped = stopped();
     if stopped {
         // SAFETY: the index is within; all that anybody writes there is the same.
-        unsafe { core::ptr::write_volatile((&raw mut CONTROL).cast::<u32>().add(1 + op as usize), 1) };
+        unsafe { core::ptr::write_volatile((&raw mut CONTROL).cast::<u32>().add(1 + (by as usize & (knark_abi::NUMBERS - 1))), 1) };
     }
     stopped
 }

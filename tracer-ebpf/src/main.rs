@@ -11,7 +11,7 @@
 //! - `precise`: the kernel's functions that do what is asked of a file, whoever asks; `attribute`: those for extended attributes
 //! - `go`: registers, texts and maps of Go programs; `api`: steps of requests to the Kubernetes API; `body`: what they carry
 //! - `opened`: the record of an open
-//! - `head`, `file`, `walk`, `call`: what goes into a record
+//! - `head`, `file`, `walk`, `call`: what goes into a record; `namespaces`: the ids that a process knows itself by
 //!
 //! Nothing here knows policies. No program stops, slows or changes what it watches. The programs are loaded separately:
 //! what the kernel can't do is left out by user space, or removed by the verifier behind a constant.
@@ -31,6 +31,7 @@ mod go;
 mod head;
 mod kernel;
 mod maps;
+mod namespaces;
 mod opened;
 mod precise;
 mod probes;

@@ -68,6 +68,10 @@ pub static EXITED: LruHashMap<[u64; 2], u8> = LruHashMap::with_max_entries(1024,
 #[map]
 pub static REPEATS: HashMap<RepeatKey, Repeated> = HashMap::with_max_entries(4096, 0);
 
+/// Whose rate limit holds for a control group, both by kernfs id: its container's. For those that aren't here, their own.
+#[map]
+pub static RATE_OF: HashMap<u64, u64> = HashMap::with_max_entries(16384, 0);
+
 /// How fast control groups make events, by kernfs id, where that is limited.
 #[map]
 pub static RATES: HashMap<u64, Rate> = HashMap::with_max_entries(16384, 0);

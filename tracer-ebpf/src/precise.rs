@@ -23,7 +23,7 @@ use crate::{
 /// A function begins that takes the arguments of a system call, which `fill` puts down; `by` is what it does.
 #[inline(always)]
 pub fn begin(op: Op, by: Op, fill: impl FnOnce(*mut [u64; 6])) {
-    if !kernel::tried(by) {
+    if !kernel::tried(by as u8) {
         start(op, false, fill);
     }
 }
@@ -39,10 +39,11 @@ pub fn begin_call(op: Op, fill: impl FnOnce(*mut [u64; 6])) {
 }
 
 /// A function begins that has found the file already: its first argument is a `struct path *`, the others are those of a system
-/// call on a descriptor. Where it is part of one that is being watched, it adds to that what was found.
+/// call on a descriptor; `by` is what it does, or which of the functions that do it. Where it is part of one that is being watched, it
+/// adds to that what was found.
 #[inline(always)]
-pub fn begin_found(op: Op, fill: impl FnOnce(*mut [u64; 6])) {
-    if !kernel::tried(op) {
+pub fn begin_found(op: Op, by: u8, fill: impl FnOnce(*mut [u64; 6])) {
+    if !kernel::tried(by) {
         start(op, true, fill);
     }
 }
@@ -62,13 +63,15 @@ fn start(op: Op, is_found: bool, fill: impl FnOnce(*mut [u64; 6])) {
             || has_tracepoint
             || enter(s, number, op, is_found, entry, verdict)
     });
-    if has_tracepoint {
-        // It counts its own.
-    } else if done.is_none() {
-        record::seen(kind::PATH);
-        record::no_room(kind::PATH);
-    } else if done == Some(false) {
-        begun::forget();
+    match done {
+        // Where there is a tracepoint, it counts its own.
+        None if is_found && begun::miss(kernel::call(kernel::number(op)).effect) || has_tracepoint => {}
+        None => {
+            record::seen(kind::PATH);
+            record::no_room(kind::PATH);
+        }
+        Some(false) if !has_tracepoint => begun::forget(),
+        Some(_) => {}
     }
 }
 
@@ -79,11 +82,14 @@ pub fn found(effect: u8, fill: impl FnOnce(*mut [u64; 6])) {
     if kernel::stopped() {
         return;
     }
-    // SAFETY: the scratch memory is this program's own. Without any, the event has its arguments alone.
-    scratch::with(|s, number| unsafe {
+    // SAFETY: the scratch memory is this program's own. Without any, the event has its arguments alone, if they are wanted.
+    let done = scratch::with(|s, number| unsafe {
         fill(&raw mut (*s).args);
         add(s, number, effect, 0, place(s));
     });
+    if done.is_none() {
+        begun::miss(effect);
+    }
 }
 
 /// Where the first argument leads, if it is a `struct path *`.
@@ -127,8 +133,8 @@ pub fn names(effect: u8, two: bool, fill: impl FnOnce(*mut [u64; 6])) {
     if kernel::stopped() {
         return;
     }
-    // SAFETY: the scratch memory is this program's own. Without any, the event has its arguments alone.
-    scratch::with(|s, number| unsafe {
+    // SAFETY: the scratch memory is this program's own. Without any, the event has its arguments alone, if they are wanted.
+    let done = scratch::with(|s, number| unsafe {
         if !begun::take_up(s, effect) {
             return;
         }
@@ -144,6 +150,9 @@ pub fn names(effect: u8, two: bool, fill: impl FnOnce(*mut [u64; 6])) {
         settle(s, number);
         begun::put_back(&raw mut (*s).out);
     });
+    if done.is_none() {
+        begun::miss(effect);
+    }
 }
 
 /// The function for `op` ends.

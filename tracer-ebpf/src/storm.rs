@@ -1,5 +1,5 @@
-//! File events that aren't handed over one by one: repeats, which are counted, and those beyond the rate of their control group,
-//! which are lost. Where neither is asked for, the verifier removes all of this.
+//! File events that aren't handed over one by one: repeats, which are counted, and those beyond the rate of their container, which
+//! are lost. Where neither is asked for, the verifier removes all of this.
 
 use aya_ebpf::maps::HashMap;
 use knark_abi::{
@@ -10,7 +10,7 @@ use knark_abi::{
 use crate::{
     file,
     kernel::{self, config, constant, field, has, offset},
-    maps::{RATES, REPEATS},
+    maps::{RATE_OF, RATES, REPEATS},
     record::{self, Out},
     scratch::{self, Scratch},
 };
@@ -35,7 +35,7 @@ pub unsafe fn holds_back(s: *mut Scratch, number: u32, kind: u8) -> bool {
     unsafe { is_too_much(Out::head(&raw mut (*s).out), kind) }
 }
 
-/// Whether a record is beyond the rate of its control group. It has been counted then.
+/// Whether a record is beyond the rate of its container, or outside of containers of its control group. It has been counted then.
 ///
 /// # Safety
 /// `head` must be valid.
@@ -54,6 +54,8 @@ pub unsafe fn is_too_much(head: *const Header, kind: u8) -> bool {
 /// this at once may let through an event more each: kernels before 5.12 have no atomic operation with a result.
 #[inline(always)]
 fn is_within_rate(cgroup: u64, now: u64, event_ns: u64) -> bool {
+    // SAFETY: one word; a concurrent change gives the old or the new value.
+    let cgroup = unsafe { RATE_OF.get(cgroup).copied() }.unwrap_or(cgroup);
     let rate = RATES.get_ptr_mut(cgroup).or_else(|| {
         let _ = RATES.insert(cgroup, Rate { due_ns: now, lost: 0 }, NEW);
         RATES.get_ptr_mut(cgroup).or_else(|| RATES.get_ptr_mut(OTHERS))
@@ -132,6 +134,8 @@ unsafe fn describe(s: *mut Scratch) -> bool {
         (*key).marks = (*head).marks;
         (*key).uid = (*head).uid;
         (*key).gid = (*head).gid;
+        (*key).ns_uid = (*head).ns_uid;
+        (*key).ns_gid = (*head).ns_gid;
         (*key).kind = (*head).kind;
         (*key).op = (*head).op;
         (*key).pad = [0; 2];

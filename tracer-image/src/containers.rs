@@ -42,6 +42,8 @@ pub struct Containers {
     own_pod: Option<String>,
     kubepods: Option<Vec<u8>>,
     changes: Vec<(u64, Verdict)>,
+    /// Whose rate limit holds for a control group now.
+    rates: Vec<(u64, Option<u64>)>,
     blind: u64,
 }
 
@@ -60,6 +62,8 @@ struct Known {
     names: Option<Names>,
     slot: u32,
     cgroups: u32,
+    /// The one whose rate limit holds for all of them: the first that was known of.
+    first: Option<u64>,
 }
 
 /// What to do with an event.
@@ -92,6 +96,7 @@ impl Containers {
             own_pod,
             kubepods: None,
             changes: Vec::new(),
+            rates: Vec::new(),
             blind: 0,
         }
     }
@@ -128,8 +133,12 @@ impl Containers {
             |root: &Vec<u8>| path.strip_prefix(root.as_slice()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
         let ours = self.cgroups.get(&parent).is_some_and(|parent| parent.ours) || self.kubepods.as_ref().is_none_or(below_ours);
         let cgroup = Cgroup { path: path.to_vec(), place: place(path), verdict: Verdict::Ignore, ours };
-        if let Place::Container { id, .. } = &cgroup.place {
-            self.by_id.entry(id.clone()).or_default().cgroups += 1;
+        if let Place::Container { id: container, .. } = &cgroup.place {
+            let known = self.by_id.entry(container.clone()).or_default();
+            known.cgroups += 1;
+            if !self.removed.contains(&id) {
+                self.rates.push((id, Some(*known.first.get_or_insert(id))));
+            }
         }
         self.cgroups.insert(id, cgroup);
         self.judge(id);
@@ -140,6 +149,13 @@ impl Containers {
         // Its verdict may have been set after the kernel had removed it.
         self.changes.retain(|(changed, _)| *changed != id);
         self.changes.push((id, Verdict::Ignore));
+        self.rates.retain(|(changed, _)| *changed != id);
+        if let Some(Place::Container { id: container, .. }) = self.cgroups.get(&id).map(|cgroup| &cgroup.place) {
+            self.rates.push((id, None));
+            if let Some(known) = self.by_id.get_mut(container).filter(|known| known.first == Some(id)) {
+                known.first = None;
+            }
+        }
         self.removed.push_back(id);
         if self.removed.len() <= REMEMBERED {
             return;
@@ -172,6 +188,13 @@ impl Containers {
                     Err(MapError::Full { .. }) => self.blind += 1,
                     set => set?,
                 },
+            }
+        }
+        for (id, with) in self.rates.drain(..) {
+            match probes.share_rate(id, with) {
+                // Its own limit holds then. There is as much room for verdicts, without which nothing of it is seen.
+                Err(MapError::Full { .. }) => {}
+                set => set?,
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use knark_specs::frame::{self, Changed, Item, PROCESS_SLOTS, Process, ProcessSou
 use rustc_hash::FxHashMap;
 
 use crate::{
-    bpf::{Ancestor, Exec, Head, Upper},
+    bpf::{Ancestor, Exec, Head, UNMAPPED, Upper},
     procfs::{self, MAX_ANCESTORS},
 };
 
@@ -17,6 +17,8 @@ const CAPACITY: usize = 24 << 20;
 const INHERITED_ARGS: usize = 4 << 10;
 /// Executables of forebears outside of the table that are remembered.
 const FOREBEARS: usize = 1024;
+/// The user and group that a process sees where its namespace has no number for them (`/proc/sys/kernel/overflowuid`).
+const OVERFLOW: u32 = 65_534;
 
 /// The table.
 #[derive(Debug, Default)]
@@ -33,10 +35,10 @@ pub struct Processes {
 struct Entry {
     identity: Identity,
     container: u32,
-    uid: u32,
-    gid: u32,
+    user: User,
     used: bool,
     ppid: u32,
+    ns_pid: Option<u32>,
     source: ProcessSource,
     comm: Vec<u8>,
     image: Image,
@@ -52,6 +54,22 @@ struct Identity {
 impl Identity {
     fn of(head: &Head) -> Self {
         Self { pid: head.tgid, start_ns: head.start_ns, exec_id: head.exec_id }
+    }
+}
+
+/// With whose rights it runs: as the node counts users, and, where these are other numbers there, as its own user namespace does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct User {
+    uid: u32,
+    gid: u32,
+    ns_uid: Option<u32>,
+    ns_gid: Option<u32>,
+}
+
+impl User {
+    fn of(head: &Head) -> Self {
+        let own = |own: u32, node: u32| (own != node).then_some(if own == UNMAPPED { OVERFLOW } else { own });
+        Self { uid: head.uid, gid: head.gid, ns_uid: own(head.ns_uid, head.uid), ns_gid: own(head.ns_gid, head.gid) }
     }
 }
 
@@ -84,10 +102,11 @@ impl Processes {
             && entry.identity == Identity::of(head)
         {
             entry.used = true;
-            if (entry.uid, entry.gid, entry.container) != (head.uid, head.gid, container) {
-                (entry.uid, entry.gid, entry.container) = (head.uid, head.gid, container);
-                let changed = Changed { slot, uid: head.uid, gid: head.gid, container };
-                crate::batch::put(&Item::Changed(changed), batch);
+            let user = User::of(head);
+            if (entry.user, entry.container) != (user, container) {
+                (entry.user, entry.container) = (user, container);
+                let User { uid, gid, ns_uid, ns_gid } = user;
+                crate::batch::put(&Item::Changed(Changed { slot, uid, gid, container, ns_uid, ns_gid }), batch);
             }
             return slot;
         }
@@ -106,8 +125,7 @@ impl Processes {
     fn past(&mut self, head: &Head, container: u32, batch: &mut Vec<u8>) -> u32 {
         let nothing = || (ProcessSource::Unknown, head.comm().to_vec(), Image::default());
         let (source, comm, image) = self.inherited(head).unwrap_or_else(nothing);
-        let (uid, gid, ppid) = (head.uid, head.gid, head.ppid);
-        let entry = Entry { identity: Identity::of(head), container, uid, gid, used: false, ppid, source, comm, image };
+        let entry = Entry { used: false, ..Entry::new(head, container, (source, comm, image)) };
         let slot = self.place();
         define(slot, &entry, batch);
         self.free.push(slot);
@@ -187,11 +205,10 @@ impl Processes {
         &mut self,
         head: &Head,
         container: u32,
-        (source, comm, image): (ProcessSource, Vec<u8>, Image),
+        description: (ProcessSource, Vec<u8>, Image),
         batch: &mut Vec<u8>,
     ) -> u32 {
-        let (uid, gid, ppid) = (head.uid, head.gid, head.ppid);
-        let entry = Entry { identity: Identity::of(head), container, uid, gid, used: true, ppid, source, comm, image };
+        let entry = Entry::new(head, container, description);
         if let Some(slot) = self.by_pid.remove(&head.tgid) {
             self.forget(slot);
         }
@@ -238,6 +255,14 @@ impl Processes {
     }
 }
 
+impl Entry {
+    fn new(head: &Head, container: u32, (source, comm, image): (ProcessSource, Vec<u8>, Image)) -> Self {
+        let ns_pid = (head.ns_tgid != head.tgid).then_some(head.ns_tgid);
+        let (identity, user) = (Identity::of(head), User::of(head));
+        Self { identity, container, user, used: true, ppid: head.ppid, ns_pid, source, comm, image }
+    }
+}
+
 impl Image {
     /// What a child shows that executed nothing.
     fn child(&self, parent: &Entry) -> Self {
@@ -278,8 +303,8 @@ fn define(slot: u32, entry: &Entry, batch: &mut Vec<u8>) {
         pid: entry.identity.pid,
         ppid: entry.ppid,
         start_ns: entry.identity.start_ns,
-        uid: entry.uid,
-        gid: entry.gid,
+        uid: entry.user.uid,
+        gid: entry.user.gid,
         comm: &entry.comm,
         exe: &image.exe,
         args: &image.args,
@@ -291,6 +316,9 @@ fn define(slot: u32, entry: &Entry, batch: &mut Vec<u8>) {
         ancestors: ancestors.map(|a| frame::Ancestor { pid: a.pid, start_ns: a.start_ns, comm: &a.comm, exe: &a.exe }).collect(),
         container: entry.container,
         ancestors_cut: image.ancestors_cut,
+        ns_pid: entry.ns_pid,
+        ns_uid: entry.user.ns_uid,
+        ns_gid: entry.user.ns_gid,
     });
     crate::batch::put(&item, batch);
 }

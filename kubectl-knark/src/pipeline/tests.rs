@@ -17,6 +17,9 @@ pub fn event(boot_ns: u64) -> Event {
         ppid: 0,
         uid: 0,
         gid: 0,
+        ns_pid: None,
+        ns_uid: None,
+        ns_gid: None,
         comm: "init".into(),
         comm_b64: None,
         exe: "/sbin/init".into(),
@@ -73,6 +76,9 @@ fn one_batch_makes_no_more_text_at_a_time_than_a_chunk_and_an_event() {
         ancestors: Vec::new(),
         container: 0,
         ancestors_cut: false,
+        ns_pid: None,
+        ns_uid: None,
+        ns_gid: None,
     };
     let exit = Item::Exit(frame::Exit { time_ns: 1, process: 0, code: 0 });
     let mut items = Vec::new();

@@ -99,9 +99,11 @@ enum Column {
     Pod,
     Container,
     Pid,
+    NsPid,
     Ppid,
     Parent,
     Uid,
+    NsUid,
     Process,
     ProcessAndPid,
     Operation,
@@ -119,7 +121,7 @@ impl Table {
     /// Fits the columns to the scene and the width.
     pub fn lay_out(&mut self, scene: &Scene<'_>) {
         use Column::{
-            Container, Milliseconds, Namespace, Node, Operation, Parent, Pid, Ppid, Process, ProcessAndPid, Result, Rule,
+            Container, Milliseconds, Namespace, Node, NsPid, NsUid, Operation, Parent, Pid, Ppid, Process, ProcessAndPid, Result, Rule,
             Severity, Time, Uid, Utc,
         };
         // What is no terminal is given what a comfortable terminal gets.
@@ -143,9 +145,11 @@ impl Table {
             add(Column::Pod, pod(40), !local);
             add(Container, 12, true);
             add(Pid, 7, true);
+            add(NsPid, 7, true);
             add(Ppid, 7, true);
             add(Parent, 15, true);
             add(Uid, 5, true);
+            add(NsUid, 5, true);
             add(Process, 15, true);
             add(Operation, 10, true);
             add(Result, 6, true);
@@ -200,9 +204,11 @@ impl Table {
                 name => cell(name),
             }),
             Column::Pid => Cow::Owned(process.pid.to_string()),
+            Column::NsPid => number(process.ns_pid),
             Column::Ppid => Cow::Owned(process.ppid.to_string()),
             Column::Parent => process.ancestors.first().map_or(NONE, |parent| cell(&parent.comm)),
             Column::Uid => Cow::Owned(process.uid.to_string()),
+            Column::NsUid => number(process.ns_uid),
             Column::Process => cell_of(&process.comm, process.comm_b64.as_deref()),
             Column::ProcessAndPid if process.pid == 0 => cell(&process.comm),
             Column::ProcessAndPid => {
@@ -359,9 +365,11 @@ impl Column {
             Self::Pod => "POD",
             Self::Container => "CONTAINER",
             Self::Pid => "PID",
+            Self::NsPid => "NSPID",
             Self::Ppid => "PPID",
             Self::Parent => "PARENT",
             Self::Uid => "UID",
+            Self::NsUid => "NSUID",
             Self::Process | Self::ProcessAndPid => "PROCESS",
             Self::Operation => "OP",
             Self::Result => "RESULT",
@@ -372,6 +380,11 @@ impl Column {
 }
 
 const NONE: Cow<'static, str> = Cow::Borrowed("-");
+
+/// What is told only where it is another number than the one beside it.
+fn number(own: Option<u32>) -> Cow<'static, str> {
+    own.map_or(NONE, |own| Cow::Owned(own.to_string()))
+}
 
 fn put_padded(text: &str, width: usize, style: Style, out: &mut impl Pieces) {
     const BLANKS: &str = "                                        ";

@@ -35,6 +35,9 @@ const PROCESS: Process<'static> = Process {
     ancestors: Vec::new(),
     container: 0,
     ancestors_cut: false,
+    ns_pid: None,
+    ns_uid: None,
+    ns_gid: None,
 };
 
 const CONTAINER: Container<'static> = Container {
@@ -165,6 +168,24 @@ fn an_event_is_joined_to_its_process_container_and_pod() {
         });
         assert_eq!(events(&items), [want]);
     }
+}
+
+#[test]
+fn a_process_has_the_ids_that_it_knows_itself_by() {
+    let process = Process { ns_pid: Some(1), ns_uid: Some(0), ..PROCESS };
+    let told = [("/process/pid", json!(42)), ("/process/ns_pid", json!(1)), ("/process/ns_gid", json!(null))];
+    check(&[Item::Process(process.clone()), Item::File(FILE)], &told);
+    let changed = frame::Changed { slot: 3, uid: 1001, gid: 100, container: 0, ns_uid: None, ns_gid: Some(7) };
+    check(
+        &[Item::Process(process), Item::Changed(changed), Item::File(FILE)],
+        &[
+            ("/process/uid", json!(1001)),
+            ("/process/ns_pid", json!(1)),
+            ("/process/ns_uid", json!(null)),
+            ("/process/ns_gid", json!(7)),
+        ],
+    );
+    check_file(FILE, &[("/process/ns_pid", json!(null)), ("/process/ns_uid", json!(null))]);
 }
 
 #[test]

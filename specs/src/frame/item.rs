@@ -51,6 +51,12 @@ pub struct Changed {
     /// Slot of the container; 0: the host.
     #[n(3)]
     pub container: u32,
+    /// Effective user id in the process's own user namespace, where it is another number there.
+    #[n(4)]
+    pub ns_uid: Option<u32>,
+    /// Effective group id, likewise.
+    #[n(5)]
+    pub ns_gid: Option<u32>,
 }
 
 /// A container, as the node itself knows it.
@@ -136,6 +142,15 @@ pub struct Process<'b> {
     /// Whether there were more ancestors.
     #[n(16)]
     pub ancestors_cut: bool,
+    /// Process id in the process's own PID namespace, where it is another number there.
+    #[n(17)]
+    pub ns_pid: Option<u32>,
+    /// Effective user id in the process's own user namespace, likewise.
+    #[n(18)]
+    pub ns_uid: Option<u32>,
+    /// Effective group id, likewise.
+    #[n(19)]
+    pub ns_gid: Option<u32>,
 }
 
 /// Where a process's description comes from.

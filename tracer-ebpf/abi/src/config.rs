@@ -171,6 +171,12 @@ pub const NUMBERS: usize = 64;
 /// was called that has a program on it.
 pub const CONTROL: usize = 1 + NUMBERS;
 
+/// In [`CONTROL`], in the place of an operation: functions that do what another one is known by.
+pub mod tried {
+    /// do_ftruncate, beside do_sys_ftruncate.
+    pub const DO_FTRUNCATE: u8 = super::NUMBERS as u8 - 1;
+}
+
 /// The first of [`CONTROL`].
 pub mod control {
     /// Events are wanted.
@@ -256,8 +262,21 @@ pub struct Offsets {
     pub openflags_open_flag: u32,
     pub openflags_mode: u32,
     pub mm_exe_file: u32,
+    /// `signal_struct.pids[PIDTYPE_TGID]`
+    pub signal_pids_tgid: u32,
+    pub pid_level: u32,
+    pub pid_numbers: u32,
+    pub upid_nr: u32,
+    pub upid_sizeof: u32,
+    pub cred_user_ns: u32,
+    pub userns_level: u32,
+    pub userns_uid_map: u32,
+    pub userns_gid_map: u32,
+    pub idmap_nr_extents: u32,
+    pub idmap_extent: u32,
+    pub idmap_reverse: u32,
 }
-const _: () = assert!(size_of::<Offsets>() == 72 * 4);
+const _: () = assert!(size_of::<Offsets>() == 84 * 4);
 
 /// One kind of event on one CPU.
 #[repr(C)]

@@ -130,6 +130,14 @@ pub struct Header {
     pub uid: u32,
     /// Effective group id.
     pub gid: u32,
+    /// The thread group as the process's own PID namespace counts; `tgid` again where that is the first.
+    pub ns_tgid: u32,
+    /// Effective user id as the process's own user namespace counts; `uid` again where that is the first, and [`UNMAPPED`].
+    pub ns_uid: u32,
+    /// Effective group id, likewise.
+    pub ns_gid: u32,
+    /// Zero.
+    pub pad2: u32,
     /// Nanoseconds since boot, sleep included; of a path call it is the time of its end.
     pub boot_ns: u64,
     /// The kernfs id of the process's control group, in the chosen hierarchy.
@@ -143,7 +151,10 @@ pub struct Header {
     /// The thread's name.
     pub comm: [u8; 16],
 }
-const _: () = assert!(size_of::<Header>() == 88);
+const _: () = assert!(size_of::<Header>() == 104);
+
+/// [`Header::ns_uid`], [`Header::ns_gid`]: the user namespace has no number for it.
+pub const UNMAPPED: u32 = u32::MAX;
 
 /// What is known of a file.
 #[repr(C)]

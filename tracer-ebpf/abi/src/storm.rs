@@ -1,4 +1,4 @@
-//! What keeps storms of file events small: counted repeats, and the rate that a control group may keep up.
+//! What keeps storms of file events small: counted repeats, and the rate that a container may keep up.
 
 use crate::Header;
 
@@ -26,6 +26,10 @@ pub struct RepeatKey {
     pub uid: u32,
     /// See [`Header::gid`].
     pub gid: u32,
+    /// See [`Header::ns_uid`].
+    pub ns_uid: u32,
+    /// See [`Header::ns_gid`].
+    pub ns_gid: u32,
     /// See [`crate::kind`].
     pub kind: u8,
     /// See [`Header::op`].
@@ -36,7 +40,7 @@ pub struct RepeatKey {
     /// and addresses of names.
     pub said: [u64; REPEAT_BYTES / 8],
 }
-const _: () = assert!(size_of::<RepeatKey>() == 72 + REPEAT_BYTES);
+const _: () = assert!(size_of::<RepeatKey>() == 80 + REPEAT_BYTES);
 
 /// How often, and when.
 #[repr(C)]
@@ -60,12 +64,12 @@ pub struct Repeated {
     /// Those that came after it.
     pub repeats: Repeats,
 }
-const _: () = assert!(size_of::<Repeated>() == 112);
+const _: () = assert!(size_of::<Repeated>() == 128);
 
-/// So long a control group can save up what it doesn't use, in ns.
+/// So long a container can save up what it doesn't use, in ns.
 pub const BURST_NS: u64 = 1_000_000_000;
 
-/// The value in the map of rates, by control group.
+/// The value in the map of rates, by control group: a container's uppermost one, or one outside of containers.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rate {

@@ -1,4 +1,4 @@
-//! Control groups come and go. A new one inherits its parent's verdict here in the kernel, before anything runs in it.
+//! Control groups come and go. A new one inherits its parent's verdict and rate limit here in the kernel, before anything runs in it.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use knark_abi::{CgroupBody, kind, scope, verdict};
@@ -6,7 +6,7 @@ use knark_abi::{CgroupBody, kind, scope, verdict};
 use crate::{
     head,
     kernel::{config, field, offset, read, stopped},
-    maps::CGROUPS,
+    maps::{CGROUPS, RATE_OF},
     record::{self, Out},
     scratch,
 };
@@ -47,6 +47,16 @@ fn report(group: u64, path: u64, kind: u8) -> Option<()> {
             let _ = CGROUPS.remove(id);
         } else if CGROUPS.insert(id, inherited, 0).is_err() {
             record::no_room(kind::SCOPE);
+        }
+    }
+    if config!(event_ns) != 0 {
+        // SAFETY: one word; a concurrent change gives the old or the new value.
+        let shared = unsafe { RATE_OF.get(parent).copied() };
+        if kind == kind::CGROUP_RMDIR {
+            let _ = RATE_OF.remove(id);
+        } else if let Some(shared) = shared {
+            // without room its own limit holds
+            let _ = RATE_OF.insert(id, shared, 0);
         }
     }
     record::seen(kind);

@@ -43,7 +43,7 @@ calls! {
 /// match-proto: chmod_common(const struct path *path, umode_t mode)
 #[fentry]
 pub fn chmod_enter(ctx: FEntryContext) -> i32 {
-    precise::begin_found(Op::Fchmod, |args| put(ctx.as_ptr(), args, [0, 1]));
+    precise::begin_found(Op::Fchmod, Op::Fchmod as u8, |args| put(ctx.as_ptr(), args, [0, 1]));
     0
 }
 
@@ -71,7 +71,7 @@ pub fn fchownat_exit(ctx: FExitContext) -> i32 {
 /// match-proto: chown_common(const struct path *path, uid_t user, gid_t group)
 #[fentry]
 pub fn chown_enter(ctx: FEntryContext) -> i32 {
-    precise::begin_found(Op::Fchown, |args| put(ctx.as_ptr(), args, [0, 1, 2]));
+    precise::begin_found(Op::Fchown, Op::Fchown as u8, |args| put(ctx.as_ptr(), args, [0, 1, 2]));
     0
 }
 

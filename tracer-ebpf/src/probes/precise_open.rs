@@ -24,7 +24,7 @@ const ERRORS: u64 = 4095;
 /// From 7 on it is called do_file_open.
 #[fexit]
 pub fn file_open_exit(ctx: FExitContext) -> i32 {
-    if kernel::tried(Op::Openat) {
+    if kernel::tried(Op::Openat as u8) {
         return 0;
     }
     let Some(verdict) = scope::admit() else { return 0 };

@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::{fentry, fexit},
     programs::{FEntryContext, FExitContext},
 };
-use knark_abi::{Op, effect};
+use knark_abi::{Op, effect, tried};
 
 use super::{put, value};
 use crate::{kernel::offset, precise};
@@ -14,7 +14,7 @@ use crate::{kernel::offset, precise};
 /// match-proto: vfs_truncate(const struct path *path, loff_t length)
 #[fentry]
 pub fn truncate_enter(ctx: FEntryContext) -> i32 {
-    precise::begin_found(Op::Truncate, |args| put(ctx.as_ptr(), args, [0, 1]));
+    precise::begin_found(Op::Truncate, Op::Truncate as u8, |args| put(ctx.as_ptr(), args, [0, 1]));
     0
 }
 
@@ -44,7 +44,7 @@ pub fn ftruncate_exit(ctx: FExitContext) -> i32 {
 /// From 6.9 on, for io_uring.
 #[fentry]
 pub fn file_truncate_enter(ctx: FEntryContext) -> i32 {
-    precise::begin_found(Op::Ftruncate, |args| {
+    precise::begin_found(Op::Ftruncate, tried::DO_FTRUNCATE, |args| {
         put(ctx.as_ptr(), args, [0, 1]);
         path_of_file(args);
     });

@@ -1,6 +1,6 @@
 //! The programs of the precise tier, by the calls that they see.
 
-use knark_abi::Op;
+use knark_abi::{Op, tried};
 
 /// A program, and the kernel's function that it goes to.
 #[derive(Clone, Copy)]
@@ -13,6 +13,9 @@ pub(super) struct Probe {
     pub(super) when: When,
     /// Whether it does without: a kernel that lacks this function lacks the call, too, or another program is for what it has.
     pub(super) optional: bool,
+    /// What is tried out must be seen to come by this function as well, if it is there; by what it is known then
+    /// ([`knark_abi::tried`]).
+    pub(super) tried: Option<u8>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,11 +50,11 @@ pub(super) struct Group {
 }
 
 const fn end(program: &'static str, functions: &'static [&'static str], parameters: usize) -> Probe {
-    Probe { program, functions, parameters, when: When::End, optional: false }
+    Probe { program, functions, parameters, when: When::End, optional: false, tried: None }
 }
 
 const fn begin(program: &'static str, functions: &'static [&'static str], parameters: usize) -> Probe {
-    Probe { program, functions, parameters, when: When::Begin, optional: false }
+    Probe { program, functions, parameters, when: When::Begin, optional: false, tried: None }
 }
 
 /// The same for a function that not every kernel has, or not with these parameters.
@@ -61,7 +64,7 @@ const fn if_there(probe: Probe) -> Probe {
 
 /// On the function of a system call, which is given its registers.
 const fn call(program: &'static str, functions: &'static [&'static str], when: When) -> Probe {
-    Probe { program, functions, parameters: 1, when, optional: true }
+    Probe { program, functions, parameters: 1, when, optional: true, tried: None }
 }
 
 /// The function of a system call.
@@ -199,7 +202,7 @@ pub(super) static GROUPS: [Group; 12] = [
         probes: &[
             if_there(begin("ftruncate_enter", &["do_sys_ftruncate", "ksys_ftruncate"], 3)),
             if_there(end("ftruncate_exit", &["do_sys_ftruncate", "ksys_ftruncate"], 3)),
-            if_there(begin("file_truncate_enter", &["do_ftruncate"], 3)),
+            Probe { tried: Some(tried::DO_FTRUNCATE), ..if_there(begin("file_truncate_enter", &["do_ftruncate"], 3)) },
             if_there(end("file_truncate_exit", &["do_ftruncate"], 3)),
             begin("truncate_found", &["security_path_truncate"], 1),
             if_there(begin("file_truncate_found", &["security_file_truncate"], 1)),

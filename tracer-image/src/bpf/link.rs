@@ -133,10 +133,66 @@ fn close_slowly(links: &[u32]) {
     }
 }
 
-/// Waits until every program that was running on some CPU has ended.
-#[expect(unsafe_code, reason = "libc has it, but nothing safe does")]
-pub(super) fn settle() {
-    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
-    // SAFETY: takes no pointers. Programs of tracepoints run with preemption off, and this waits for all such code.
-    unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+/// Waits until every program that was running on some CPU has ended. The kernel does when a map within a map is replaced, and on every
+/// machine: membarrier is not to be had where CPUs run without a timer (`nohz_full`).
+pub(super) fn settle() -> io::Result<()> {
+    const BPF_MAP_TYPE_ARRAY: u32 = 2;
+    const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
+    let inner = map(BPF_MAP_TYPE_ARRAY, 0)?;
+    let inner = u32::try_from(inner.as_raw_fd()).map_err(io::Error::other)?;
+    let outer = map(BPF_MAP_TYPE_ARRAY_OF_MAPS, inner)?;
+    replace(&outer, inner)
+}
+
+/// A map with room for one number, or, of maps, for one that is like `inner`.
+#[expect(unsafe_code, reason = "the loader makes no maps of maps but those of its object file")]
+fn map(kind: u32, inner: u32) -> io::Result<OwnedFd> {
+    const BPF_MAP_CREATE: libc::c_int = 0;
+    #[repr(C)]
+    struct Attributes {
+        kind: u32,
+        key_size: u32,
+        value_size: u32,
+        max_entries: u32,
+        flags: u32,
+        inner: u32,
+    }
+    let attributes = Attributes { kind, key_size: 4, value_size: 4, max_entries: 1, flags: 0, inner };
+    // SAFETY: the attributes are valid for the length that is given, and outlive the call.
+    let map = unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_CREATE, &raw const attributes, size_of::<Attributes>()) };
+    let map = i32::try_from(map).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: the kernel just gave this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(map) })
+}
+
+/// Puts a map into a map of maps.
+#[expect(unsafe_code, reason = "as above")]
+fn replace(outer: &OwnedFd, inner: u32) -> io::Result<()> {
+    const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+    #[repr(C)]
+    struct Attributes {
+        map: u32,
+        pad: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let key = 0_u32;
+    let map = u32::try_from(outer.as_raw_fd()).map_err(io::Error::other)?;
+    let (key_at, value_at) = ((&raw const key).expose_provenance() as u64, (&raw const inner).expose_provenance() as u64);
+    let attributes = Attributes { map, pad: 0, key: key_at, value: value_at, flags: 0 };
+    // SAFETY: the attributes, the key and the value are valid for the lengths that the map has, and outlive the call.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_UPDATE_ELEM, &raw const attributes, size_of::<Attributes>()) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    /// As root, which the rest of the kernel's tests need too.
+    #[test]
+    fn programs_can_be_waited_for() {
+        if rustix::process::geteuid().is_root() {
+            super::settle().unwrap();
+        }
+    }
 }

@@ -92,6 +92,7 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
         ("API_SERVERS", options.events.api),
         ("API_RESPONSES", options.body_bytes > 0),
         ("REPEATS", options.aggregate.is_some()),
+        ("RATE_OF", options.events_per_second.is_some()),
         ("RATES", options.events_per_second.is_some()),
     ] {
         if !used {

@@ -40,7 +40,7 @@ pub use counters::{Count, Counters};
 pub use error::{AttachError, MapError};
 pub use exec::{Ancestor, Ancestors, Args, Exec, ExecArgs, Upper};
 pub use file::{Open, PathCall, PathName, PathSource, Xattr};
-pub use knark_abi::{Op, kind, mark, site, text, walk};
+pub use knark_abi::{Op, UNMAPPED, kind, mark, site, text, walk};
 pub use plan::{API_SERVER, Missing, ProbeState, ProbeStatus, Tier, not_precise};
 pub use probes::{Aggregate, Events, Options, Probes, Scope, Verdict};
 pub use record::{Api, ApiBody, Cgroup, Exit, Head, Inode, Record, Repeats};

@@ -19,6 +19,11 @@ pub(super) fn of(btf: &Btf) -> Result<Offsets, Error> {
     if btf.offset("path", "dentry")? != btf.offset("path", "mnt")? + 8 {
         return Err(Error::Layout("path"));
     }
+    // so do those that number users
+    let extent = ["first", "lower_first", "count"].map(|member| btf.offset("uid_gid_extent", member));
+    if !matches!(extent, [Ok(0), Ok(4), Ok(8)]) || btf.size_of("uid_gid_extent")? != 12 {
+        return Err(Error::Layout("uid_gid_extent"));
+    }
     let (regs_args, regs_nr) = registers(btf)?;
     Ok(Offsets {
         task_tgid: btf.offset("task_struct", "tgid")?,
@@ -91,6 +96,18 @@ pub(super) fn of(btf: &Btf) -> Result<Offsets, Error> {
         openflags_open_flag: btf.offset("open_flags", "open_flag")?,
         openflags_mode: btf.offset("open_flags", "mode")?,
         mm_exe_file: btf.offset("mm_struct", "exe_file")?,
+        signal_pids_tgid: btf.offset("signal_struct", "pids")? + 8 * btf.enumerator("pid_type", "PIDTYPE_TGID")?,
+        pid_level: btf.offset("pid", "level")?,
+        pid_numbers: btf.offset("pid", "numbers")?,
+        upid_nr: btf.offset("upid", "nr")?,
+        upid_sizeof: btf.size_of("upid")?,
+        cred_user_ns: btf.offset("cred", "user_ns")?,
+        userns_level: btf.offset("user_namespace", "level")?,
+        userns_uid_map: btf.offset("user_namespace", "uid_map")?,
+        userns_gid_map: btf.offset("user_namespace", "gid_map")?,
+        idmap_nr_extents: btf.offset("uid_gid_map", "nr_extents")?,
+        idmap_extent: btf.offset("uid_gid_map", "extent")?,
+        idmap_reverse: btf.offset("uid_gid_map", "reverse")?,
     })
 }
 

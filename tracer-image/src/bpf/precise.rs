@@ -182,8 +182,9 @@ fn attach_all(ebpf: &mut Ebpf, group: &Group, probes: &[Found], attached: &mut A
             if when == When::End { exits.push(link) } else { enters.push(link) }
         }
     }
-    if let Some(op) = unseen(ebpf, group.tried) {
-        let name = calls::call_name(op);
+    let of_calls = group.tried.iter().map(|op| (*op as u8, calls::call_name(*op)));
+    let of_functions = probes.iter().filter_map(|(probe, function)| Some((probe.tried?, *function)));
+    if let Some(name) = unseen(ebpf, &of_calls.chain(of_functions).collect::<Vec<_>>()) {
         return Err((Missing::Unsupported, format!("on this kernel {name} doesn't come by the function that it should come by")));
     }
     attached.enters.append(&mut enters);
@@ -191,15 +192,15 @@ fn attach_all(ebpf: &mut Ebpf, group: &Group, probes: &[Found], attached: &mut A
     Ok(())
 }
 
-/// The first of these operations that isn't seen although it is done.
-fn unseen(ebpf: &mut Ebpf, tried: &[Op]) -> Option<Op> {
+/// The name of the first of these operations or functions that isn't seen although it is done.
+fn unseen(ebpf: &mut Ebpf, tried: &[(u8, &'static str)]) -> Option<&'static str> {
     /// Where the kernel preempts programs, it may skip one.
     const TIMES: u32 = 3;
     let mut unseen = None;
     for _ in 0..TIMES {
         exercise();
         let noted = load::map::<Array<_, [u32; CONTROL]>>(ebpf, ".bss").and_then(|map| map.get(&0, 0)).unwrap_or([0; CONTROL]);
-        unseen = tried.iter().find(|op| noted.get(1 + **op as usize) != Some(&1)).copied();
+        unseen = tried.iter().find(|(by, _)| noted.get(1 + usize::from(*by)) != Some(&1)).map(|(_, name)| *name);
         if unseen.is_none() {
             break;
         }

@@ -271,6 +271,12 @@ impl Probes {
         if self.options.events_per_second.is_none() { Ok(Vec::new()) } else { storm::too_fast(&mut self.ebpf) }
     }
 
+    /// Has a control group use up the rate limit of another one, its container's, in place of its own; so do groups that are made in it
+    /// from now on. None: its own again, as when it is gone. Does nothing where no rate is limited.
+    pub fn share_rate(&mut self, id: u64, with: Option<u64>) -> Result<(), MapError> {
+        if self.options.events_per_second.is_none() { Ok(()) } else { storm::share(&mut self.ebpf, id, with) }
+    }
+
     /// Forgets how fast a control group was that is gone, and says how many of its events are lost, if any.
     pub fn forget_rate(&mut self, id: u64) -> Result<Option<u64>, MapError> {
         if self.options.events_per_second.is_none() { Ok(None) } else { storm::forget(&mut self.ebpf, id) }
@@ -332,7 +338,9 @@ impl Probes {
         self.missed = info::missed(&self.ebpf);
         // if this fails, events go on until the tracepoints are detached
         let _ = load::control(&mut self.ebpf, control::STOP);
-        link::settle();
+        // If it can't be waited for programs that are under way, what they still hand over and nobody takes is missing in the sum,
+        // and lost.
+        let _ = link::settle();
         for (_, program) in self.ebpf.programs_mut() {
             // one that was never loaded has nothing to unload
             let _ = match program {

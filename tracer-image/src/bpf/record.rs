@@ -69,6 +69,12 @@ pub struct Head {
     pub uid: u32,
     /// Effective group.
     pub gid: u32,
+    /// Process, as its own PID namespace counts.
+    pub ns_tgid: u32,
+    /// Effective user, as the process's own user namespace counts; [`super::UNMAPPED`] where that has no number for it.
+    pub ns_uid: u32,
+    /// Effective group, likewise.
+    pub ns_gid: u32,
     /// When the process started, ns since boot.
     pub start_ns: u64,
     /// When its parent started.

@@ -1,6 +1,9 @@
 //! Repeats that the programs count, and the rates that they limit.
 
-use std::thread::{self, JoinHandle};
+use std::{
+    io,
+    thread::{self, JoinHandle},
+};
 
 use aya::{
     Ebpf, Pod,
@@ -12,6 +15,7 @@ use super::{MapError, link, load, probes::refused};
 
 const REPEATS: &str = "the map of repeats";
 const RATES: &str = "the map of rates";
+const SHARED: &str = "the map of shared rates";
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -38,7 +42,7 @@ pod!(Key, Value, Pace);
 #[derive(Debug, Default)]
 pub(super) struct Windows {
     /// All before this one are, once that thread has ended.
-    ending: Option<(u64, JoinHandle<()>)>,
+    ending: Option<(u64, JoinHandle<io::Result<()>>)>,
     /// All before this one are.
     over: u64,
     /// What was counted in those has been taken.
@@ -52,7 +56,12 @@ impl Windows {
     pub(super) fn over(&mut self, now_ns: u64) -> Option<u64> {
         let now = now_ns / WINDOW_NS;
         match self.ending.take() {
-            Some((before, thread)) if thread.is_finished() => (self.over, self.is_taken) = (before, false),
+            // Where the kernel can't wait, it is asked again: until then counting goes on, and at the latest the end comes.
+            Some((before, thread)) if thread.is_finished() => {
+                if matches!(thread.join(), Ok(Ok(()))) {
+                    (self.over, self.is_taken) = (before, false);
+                }
+            }
             Some(waiting) => self.ending = Some(waiting),
             None if self.is_taken && now > self.over || self.over == 0 => {
                 self.ending = thread::Builder::new().name("windows".into()).spawn(link::settle).ok().map(|thread| (now, thread));
@@ -115,6 +124,20 @@ pub(super) fn too_fast(ebpf: &mut Ebpf) -> Result<Vec<(u64, u64)>, MapError> {
     let map: HashMap<&mut MapData, u64, Pace> = load::map(ebpf, "RATES").map_err(refused)?;
     let lost = map.iter().map(|entry| entry.map(|(id, Pace(rate))| (id, rate.lost)));
     lost.filter(|entry| entry.as_ref().map_or(true, |(_, lost)| *lost > 0)).collect::<Result<_, _>>().map_err(refused)
+}
+
+/// Has a control group use up the rate of another one, or its own.
+pub(super) fn share(ebpf: &mut Ebpf, id: u64, with: Option<u64>) -> Result<(), MapError> {
+    let refused = |e| refused(e, SHARED);
+    let mut map: HashMap<&mut MapData, u64, u64> = load::map(ebpf, "RATE_OF").map_err(refused)?;
+    match with {
+        Some(with) => map.insert(id, with, 0).map_err(refused),
+        None => match map.remove(&id) {
+            Err(LoaderMapError::KeyNotFound) | Ok(()) => Ok(()),
+            Err(LoaderMapError::SyscallError(e)) if e.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(refused(e)),
+        },
+    }
 }
 
 /// Forgets a control group, and says how many of its events came too fast, if any.

@@ -1,10 +1,17 @@
 //! docs/coverage.md: what runs. Each row is done here, and its cell proved.
 
-use std::{collections::BTreeSet, fs, os::unix::ffi::OsStrExt as _, os::unix::fs::PermissionsExt as _, path::Path, ptr};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Read as _, Write as _},
+    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
+    path::Path,
+    ptr,
+};
 
-use knark_tracer::bpf::{Exec, Record};
+use knark_tracer::bpf::{Exec, Head, Record, UNMAPPED};
 
-use crate::harness::{Story, Work, c, lossy, ok, open, private_folder, trace};
+use crate::harness::{Story, Work, c, lossy, ok, open, pipe, private_folder, trace};
 
 const TABLE: &str = include_str!("../../../docs/coverage.md");
 
@@ -25,8 +32,8 @@ const ROWS: [(&str, &str); 8] = [
     (LIBRARY, "an open of each library, and no mapping"),
     (SHORT, "its beginning and its end"),
     (AGAIN, "another process, since it started at another time"),
-    (PID_NAMESPACE, "the node's id, and not the one that it knows"),
-    (USER_NAMESPACE, "the node's user, and not the one that it knows"),
+    (PID_NAMESPACE, "the node's id, and beside it the one that it knows"),
+    (USER_NAMESPACE, "the node's user and group, and beside them those that it knows"),
 ];
 
 #[test]
@@ -203,23 +210,43 @@ fn are_told_apart_where_an_id_is_used_again() {
     assert!(first == second && began < began_later, "{processes:?}");
 }
 
+fn read() -> i32 {
+    open("/proc/sys/kernel/hostname", 0)
+}
+
+/// The heads of the opens of a case that read().
+fn read_by(story: &Story, case: &str) -> Vec<Head> {
+    let records = story.case(case).into_iter();
+    let reads = records.filter(|record| matches!(record, Record::Open(open) if open.path.walked.ends_with(b"/hostname")));
+    reads.map(|record| *record.head()).collect()
+}
+
+/// A number that the work said.
+fn number(story: &Story, name: &str) -> u32 {
+    u32::from_ne_bytes(story.word(name).try_into().unwrap())
+}
+
 #[test]
-fn are_shown_as_the_node_counts_them() {
+fn are_shown_with_both_ids_of_a_pid_namespace() {
     let story = trace(|work| {
-        let read = || open("/proc/sys/kernel/hostname", 0);
-        in_case(work, USER_NAMESPACE, || {
-            let (_, own) = child(|| {
-                ok(unsafe { libc::unshare(libc::CLONE_NEWUSER) }, "unshare");
-                fs::write("/proc/self/uid_map", "5 0 1").unwrap();
-                read();
-                unsafe { libc::geteuid() as i32 }
-            });
-            assert_eq!(own, 5);
-        });
         work.case(PID_NAMESPACE);
+        read();
         ok(unsafe { libc::unshare(libc::CLONE_NEWPID) }, "unshare");
+        // Its own id stays as it is.
+        read();
         let (id, own) = child(|| {
             read();
+            // A thread has the id of its process.
+            std::thread::spawn(read).join().unwrap();
+            child(|| 0);
+            ok(unsafe { libc::unshare(libc::CLONE_NEWPID) }, "unshare");
+            // Of three that know it by a number, this one's own counts.
+            let (_, nested) = child(|| {
+                read();
+                run("/bin/true", &["true"]);
+                unsafe { libc::getpid() }
+            });
+            assert_eq!(nested, 1);
             unsafe { libc::getpid() }
         });
         work.case("");
@@ -227,14 +254,92 @@ fn are_shown_as_the_node_counts_them() {
         work.say("id", id.to_ne_bytes());
     });
     assert_eq!(story.status, 0);
-    let by = |case| {
-        let records = story.case(case);
-        let mut heads =
-            records.iter().filter(|record| matches!(record, Record::Open(open) if open.path.walked.ends_with(b"/hostname")));
-        let head = *heads.next().unwrap_or_else(|| panic!("{case}: {records:?}")).head();
-        assert!(heads.next().is_none(), "{case}");
-        head
-    };
-    assert_eq!(by(USER_NAMESPACE).uid, 0);
-    assert_eq!(by(PID_NAMESPACE).tgid.to_ne_bytes(), story.word("id"));
+    let id = number(&story, "id");
+    let [before, after, first, thread, nested] = read_by(&story, PID_NAMESPACE)[..] else { panic!() };
+    for head in [before, after] {
+        assert_eq!((head.tgid, head.ns_tgid), (story.tgid, story.tgid));
+    }
+    assert_eq!((first.tgid, first.ns_tgid), (id, 1));
+    assert_eq!((thread.tgid, thread.ns_tgid, thread.tid == thread.tgid), (id, 1, false));
+    assert_eq!((nested.ppid, nested.ns_tgid), (id, 1));
+    // What it ran, from its beginning to its end, however short: the second one in that namespace.
+    let short = |record: &Record<'_>| record.head().ppid == nested.tgid;
+    let told: Vec<_> = story.case(PID_NAMESPACE).into_iter().filter(short).collect();
+    assert!(matches!(told.first(), Some(Record::Exec(_))) && matches!(told.last(), Some(Record::Exit(_))), "{told:?}");
+    assert!(told.iter().all(|record| record.head().ns_tgid == 2), "{told:?}");
+}
+
+#[test]
+fn are_shown_with_both_ids_of_a_user_namespace() {
+    /// What the namespace calls them, how the node does, and how many there are: first few, ...
+    const FEW: &[[u32; 3]] = &[[200, 0, 1], [100, 3_000, 10], [0, 1_000, 100]];
+    /// ... then more than what lies in the kernel's map itself.
+    const MANY: &[[u32; 3]] =
+        &[[500, 70_000, 3], [0, 0, 1], [10, 3_000, 10], [20, 2_000, 10], [90, 1_000, 2], [40, 5_000, 5], [3_000, 300, 1]];
+    let maps = [("few", FEW), ("many", MANY)];
+    let story = trace(|work| {
+        in_case(work, "unmapped", || {
+            child(|| {
+                ok(unsafe { libc::unshare(libc::CLONE_NEWUSER) }, "unshare");
+                read();
+                fs::write("/proc/self/setgroups", "deny").unwrap();
+                fs::write("/proc/self/gid_map", "7 0 1").unwrap();
+                read();
+                0
+            });
+        });
+        for (case, map) in maps {
+            in_case(work, case, || as_mapped(map));
+        }
+    });
+    assert_eq!(story.status, 0);
+    let ids = |head: &Head| (head.uid, head.gid, head.ns_uid, head.ns_gid);
+    let unmapped: Vec<_> = read_by(&story, "unmapped").iter().map(ids).collect();
+    assert_eq!(unmapped, [(0, 0, UNMAPPED, UNMAPPED), (0, 0, UNMAPPED, 7)]);
+    for (case, map) in maps {
+        let told: Vec<_> = read_by(&story, case).iter().map(ids).collect();
+        let each = ends(map).map(|(own, node)| (node, node, own, own));
+        assert_eq!(told, each.collect::<Vec<_>>(), "{case}");
+    }
+    // Here they are the same.
+    let own = story.records().find(|record| record.head().tgid == story.tgid).map(|record| ids(record.head()));
+    assert_eq!(own, Some((0, 0, 0, 0)));
+}
+
+/// The first and the last of each extent: as the namespace, and as the node counts it.
+fn ends(map: &[[u32; 3]]) -> impl Iterator<Item = (u32, u32)> {
+    map.iter().flat_map(|[own, node, count]| [(*own, *node), (own + count - 1, node + count - 1)])
+}
+
+/// Reads as each of these users, in a user namespace with that map.
+fn as_mapped(map: &[[u32; 3]]) {
+    let (ready, written) = (pipe(), pipe());
+    let process = unsafe { libc::fork() };
+    if process == 0 {
+        drop((ready.0, written.1));
+        ok(unsafe { libc::unshare(libc::CLONE_NEWUSER) }, "unshare");
+        fs::File::from(ready.1).write_all(b".").unwrap();
+        fs::File::from(written.0).read_exact(&mut [0]).unwrap();
+        for (id, _) in ends(map) {
+            let (_, code) = child(|| {
+                ok(unsafe { libc::setresgid(id, id, id) }, "setresgid");
+                ok(unsafe { libc::setresuid(id, id, id) }, "setresuid");
+                read();
+                i32::from(unsafe { libc::geteuid() } != id)
+            });
+            assert_eq!(code, 0);
+        }
+        unsafe { libc::_exit(0) };
+    }
+    ok(process, "fork");
+    drop((ready.1, written.0));
+    fs::File::from(ready.0).read_exact(&mut [0]).unwrap();
+    let text: String = map.iter().map(|[own, node, count]| format!("{own} {node} {count}\n")).collect();
+    for file in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{process}/{file}"), &text).unwrap();
+    }
+    fs::File::from(written.1).write_all(b".").unwrap();
+    let mut status = 0;
+    unsafe { libc::waitpid(process, &raw mut status, 0) };
+    assert_eq!(status, 0);
 }

@@ -179,6 +179,60 @@ fn a_storm_is_limited_and_costs_no_other_an_event() {
 }
 
 #[test]
+fn groups_within_a_container_share_its_rate() {
+    const RATE: u32 = 500;
+    let _alone = FULL_SPEED.lock().unwrap_or_else(PoisonError::into_inner);
+    let container = Group::new(&bpf::hierarchy().unwrap().mount, &format!("knark-shared-{}", std::process::id()));
+    let early = Group::new(&container.0, "early");
+    let scope = Scope { cgroups: true, ..Scope::default() };
+    let events_per_second = NonZeroU32::new(RATE);
+    let mut probes = attach(&Options { scope, events: FILE, events_per_second, ..Options::default() });
+    for id in [container.id(), early.id()] {
+        probes.set_cgroup(id, Verdict::Trace).unwrap();
+        probes.share_rate(id, Some(container.id())).unwrap();
+    }
+    // Made while it is traced, as a container does that manages control groups itself.
+    let inner = Group::new(&container.0, "inner");
+    let innermost = Group::new(&inner.0, "innermost");
+    let begun = Instant::now();
+    let groups = [early, innermost, inner];
+    let each = *STORM / groups.len() as u64;
+    let mut shown = BTreeMap::new();
+    for group in &groups {
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            group.join();
+            (0..each).for_each(|_| close(open(NOISY, 0)));
+            unsafe { libc::_exit(0) };
+        }
+        let mut status = 0;
+        unsafe { libc::waitpid(child, &raw mut status, 0) };
+        assert_eq!(status, 0);
+        probes.drain(usize::MAX, |_, record| {
+            if let Record::Open(open) = record
+                && open.path.walked == NOISY.as_bytes()
+            {
+                *shown.entry(open.head.cgroup).or_insert(0) += 1;
+            }
+        });
+    }
+    let took = begun.elapsed();
+    let counters = probes.counters().unwrap();
+    let (counts, skipped) = (counters.open(), counters.missed.unwrap_or(0));
+    assert_eq!(probes.too_fast().unwrap(), [(container.id(), counts.lost_rate)]);
+    let most = u64::from(RATE) * (took.as_secs() + 2) + 64;
+    let sum = shown.values().sum::<u64>();
+    assert!((u64::from(RATE) - 64..most).contains(&sum), "{shown:?} of {most} in {took:?}");
+    assert!(counts.lost_rate + sum <= counts.seen && counts.lost_rate >= 3 * each - sum - skipped, "{counts:?}");
+    // What is made outside of it has a rate of its own, also where one within it was removed.
+    drop(groups);
+    probes.drain(usize::MAX, |_, _| {});
+    probes.share_rate(container.id(), None).unwrap();
+    assert_eq!(probes.forget_rate(container.id()).unwrap(), Some(counts.lost_rate));
+    assert_eq!(probes.too_fast().unwrap(), []);
+}
+
+#[test]
 fn repeats_are_counted_and_cost_no_other_an_event() {
     let options = Options { aggregate: Some(Aggregate::ByExe), ring_bytes: 64 << 10, ..Options::default() };
     let noisy = || {
