@@ -155,6 +155,8 @@ run() {
     # The tier that works everywhere: on the oldest and the newest, between which it has no reason to differ.
     [[ $release == 6.* ]] || start "$release" portable KNARK_TEST_TIER=portable /probes --show-output
     start "$release" lockdown lockdown=confidentiality /knark-tracer doctor
+    # Nowhere else a clock may be set.
+    [[ $release != 6.12.*-amd64 ]] || start "$release" clock "CARGO=/bin/true KNARK_TEST_CLOCK=1" /clock --show-output
     # Whatever else is tested is the same there.
     start "$release" cgroups-v1 KNARK_TEST_CGROUPS=v1 /probes --show-output scopes::
   done
@@ -177,6 +179,7 @@ pack() {
   mkdir -p "$root"/{dev,proc,sys,modules}
   cp "$(executable probes-)" "$root/probes"
   cp "$(executable knark-tracer)" "$root/knark-tracer"
+  [[ $1 == arm64 ]] || pack_plugin "$root"
   for release in $(cached); do
     [[ ! -f $cache/$release/overlay.ko ]] || cp "$cache/$release/overlay.ko" "$root/modules/$release.ko"
   done
@@ -212,6 +215,22 @@ echo "ended with $?"
 poweroff -f
 END
   (cd "$root" && find . | busybox cpio -o -H newc 2> /dev/null) > "$work/initramfs-$1"
+}
+
+# pack_plugin FOLDER: the plugin, a test of it and their libraries. Where that test looks for the programs' sources there is nothing.
+pack_plugin() {
+  local built program library
+  built=$(cargo test --quiet --no-run --test clock --message-format json-render-diagnostics && cargo build --quiet --bins --message-format json-render-diagnostics)
+  for program in clock- kubectl-knark; do
+    program=$(executable "$program")
+    cp "$program" "$1/$(basename "${program%-????????????????}")"
+    for library in $(ldd "$program" | grep -o '/[^ ]*'); do
+      mkdir -p "$1${library%/*}"
+      [[ -e $1$library ]] || cp --dereference "$library" "$1$library"
+    done
+  done
+  strip "$1/clock" "$1/kubectl-knark"
+  mkdir -p "$1$PWD/tests"
 }
 
 # executable NAME: the one that Cargo says it has built, by how its name begins.
@@ -281,6 +300,8 @@ probes() {
 # portable FILE: the same, of the probes that work everywhere. cgroups-v1 FILE: the same, of some of them.
 portable() { probes "$1"; }
 cgroups-v1() { probes "$1"; }
+# clock FILE: the same, of the plugin.
+clock() { probes "$1"; }
 
 # lockdown FILE: where no program may read the kernel's memory, the tracer says that this is why, and nothing beside it.
 lockdown() {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -241,9 +241,16 @@ fn changes(known: &mut BTreeMap<String, PodVerdict>, now: &BTreeMap<String, PodV
 fn clock_offset(status: &Status, started: Instant) -> Option<i64> {
     let sent = Duration::from_nanos(status.pong);
     let round_trip = started.elapsed().checked_sub(sent).filter(|t| status.pong > 0 && *t < PING_EVERY)?;
-    let here = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.checked_sub(round_trip / 2)?;
+    let here = now()?.checked_sub(round_trip / 2)?;
     let there = i128::from(status.now_ns) + i128::from(status.realtime_offset_ns);
     i64::try_from(there - i128::try_from(here.as_nanos()).ok()?).ok()
+}
+
+/// This machine's clock, as if nobody had set it since the first time that it was asked for: the order of nodes' events hangs on it.
+fn now() -> Option<Duration> {
+    static FIRST: LazyLock<(SystemTime, Instant)> = LazyLock::new(|| (SystemTime::now(), Instant::now()));
+    let (time, at) = &*FIRST;
+    time.checked_add(at.elapsed())?.duration_since(UNIX_EPOCH).ok()
 }
 
 #[cfg(test)]

@@ -34,9 +34,10 @@ pub enum Line {
 pub struct Event {
     /// `knark.dev/v1alpha1`.
     pub schema: Cow<'static, str>,
-    /// When, by the node's clock: RFC 3339, UTC, nanoseconds.
+    /// When, by the node's clock: RFC 3339, UTC, nanoseconds. It is `boot_ns` and how far that clock was from it when it was last
+    /// looked at, which is done five times a second; so where a clock is set, time may seem to leap or to run backwards.
     pub time: String,
-    /// When, in nanoseconds since the node booted (`CLOCK_BOOTTIME`).
+    /// When, in nanoseconds since the node booted (`CLOCK_BOOTTIME`), which nobody can set. By this, events are ordered.
     #[serde(with = "number_string")]
     #[schemars(with = "String")]
     pub boot_ns: u64,

@@ -57,13 +57,7 @@ pub unsafe fn brief(head: *mut Header, kind: u8, op: u8, verdict: u8) {
 #[inline(always)]
 pub unsafe fn fill(head: *mut Header, kind: u8, op: u8, verdict: u8) {
     let (tgid, tid) = kernel::ids();
-    // The helper for this tells the real ids; what a process may do is decided by the effective ones.
-    let uid = typed!(task_cred => cred_euid as u32);
-    let gid = typed!(task_cred => cred_egid as u32);
-    let ppid = typed!(task_real_parent => task_tgid as u32);
-    let start_ns = typed!(task_group_leader => task_start_boottime as u64);
-    let parent_start_ns = typed!(task_real_parent, task_group_leader => task_start_boottime as u64);
-    let exec_id = typed!(task_group_leader => task_self_exec_id as u64);
+    // Each is put down before the next is looked up: what is kept meanwhile takes room on the stack.
     // SAFETY: by this function's contract.
     unsafe {
         (*head).len = 0;
@@ -74,17 +68,20 @@ pub unsafe fn fill(head: *mut Header, kind: u8, op: u8, verdict: u8) {
         (*head).marks = 0;
         (*head).tgid = tgid;
         (*head).tid = tid;
-        (*head).ppid = ppid;
+        (*head).ns_tgid = namespaces::tgid(tgid);
+        (*head).ppid = typed!(task_real_parent => task_tgid as u32);
+        // The helper for this tells the real ids; what a process may do is decided by the effective ones.
+        let uid = typed!(task_cred => cred_euid as u32);
+        let gid = typed!(task_cred => cred_egid as u32);
         (*head).uid = uid;
         (*head).gid = gid;
-        (*head).ns_tgid = namespaces::tgid(tgid);
         ((*head).ns_uid, (*head).ns_gid) = namespaces::user(uid, gid);
         (*head).pad2 = 0;
         (*head).boot_ns = now();
         (*head).cgroup = kernel::cgroup();
-        (*head).start_ns = start_ns;
-        (*head).parent_start_ns = parent_start_ns;
-        (*head).exec_id = exec_id;
+        (*head).start_ns = typed!(task_group_leader => task_start_boottime as u64);
+        (*head).parent_start_ns = typed!(task_real_parent, task_group_leader => task_start_boottime as u64);
+        (*head).exec_id = typed!(task_group_leader => task_self_exec_id as u64);
         (*head).comm = bpf_get_current_comm().unwrap_or([0; 16]);
     }
 }

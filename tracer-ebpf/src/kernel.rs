@@ -56,8 +56,9 @@ pub fn stopped() -> bool {
 pub fn tried(by: u8) -> bool {
     let stopped = stopped();
     if stopped {
+        let place = 1 + (by as usize & (knark_abi::NUMBERS - 1));
         // SAFETY: the index is within; all that anybody writes there is the same.
-        unsafe { core::ptr::write_volatile((&raw mut CONTROL).cast::<u32>().add(1 + (by as usize & (knark_abi::NUMBERS - 1))), 1) };
+        unsafe { core::ptr::write_volatile((&raw mut CONTROL).cast::<u32>().add(place), 1) };
     }
     stopped
 }
@@ -93,18 +94,25 @@ macro_rules! field {
     };
 }
 
-/// Members of the current task, and of what its pointers lead to, at the price of a load: the verifier knows their types.
-/// `typed!(task_real_parent, task_tgid as u32)`; on kernels without such pointers a helper reads each.
+/// Members of the current task, and of what its pointers lead to, at the price of a load: the verifier knows their types. Only with
+/// `feature::TASK_REGS`.
+macro_rules! pointed {
+    ($($step:ident),+ => $last:ident as $type:ty) => {
+        // SAFETY: has no preconditions; the verifier checks that each offset is that of a member, and the kernel that each
+        // address is good.
+        unsafe {
+            let at = aya_ebpf::helpers::generated::bpf_get_current_task_btf() as *const u8;
+            $(let at = core::ptr::read_volatile(at.wrapping_add($crate::kernel::offset!($step) as usize).cast::<*const u8>());)+
+            core::ptr::read_volatile(at.wrapping_add($crate::kernel::offset!($last) as usize).cast::<$type>())
+        }
+    };
+}
+
+/// The same, `typed!(task_real_parent => task_tgid as u32)`; on kernels without such pointers a helper reads each.
 macro_rules! typed {
     ($($step:ident),+ => $last:ident as $type:ty) => {
         if $crate::kernel::has(knark_abi::feature::TASK_REGS) {
-            // SAFETY: has no preconditions; the verifier checks that each offset is that of a member, and the kernel
-            // that each address is good.
-            unsafe {
-                let at = aya_ebpf::helpers::generated::bpf_get_current_task_btf() as *const u8;
-                $(let at = core::ptr::read_volatile(at.wrapping_add($crate::kernel::offset!($step) as usize).cast::<*const u8>());)+
-                core::ptr::read_volatile(at.wrapping_add($crate::kernel::offset!($last) as usize).cast::<$type>())
-            }
+            $crate::kernel::pointed!($($step),+ => $last as $type)
         } else {
             let at = $crate::kernel::current();
             $(let at = $crate::kernel::field!(at, $step).unwrap_or(0);)+
@@ -113,7 +121,7 @@ macro_rules! typed {
     };
 }
 
-pub(crate) use {config, field, offset, typed};
+pub(crate) use {config, field, offset, pointed, typed};
 
 /// Whether this kernel has it, or user space wants it.
 #[inline(always)]

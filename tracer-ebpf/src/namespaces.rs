@@ -1,8 +1,8 @@
 //! The ids that a process knows itself by: those of its own namespaces. Most are in the first ones, where nothing is looked up.
 
-use knark_abi::UNMAPPED;
+use knark_abi::{UNMAPPED, feature};
 
-use crate::kernel::{current, field, offset, read, typed};
+use crate::kernel::{current, field, has, offset, pointed, read};
 
 /// So many extents lie in a map of ids itself (`UID_GID_MAP_MAX_BASE_EXTENTS`), ...
 const WITHIN: u32 = 5;
@@ -15,29 +15,54 @@ const HALVINGS: u32 = u32::BITS - BESIDE.leading_zeros();
 /// the process lives; `unshare` and `setns` put its children elsewhere, not itself.
 #[inline(always)]
 pub fn tgid(first: u32) -> u32 {
-    let level = typed!(task_signal, signal_pids_tgid => pid_level as u32);
-    if level == 0 { first } else { nested_tgid(level).unwrap_or(first) }
+    if has(feature::TASK_REGS) && pointed!(task_signal, signal_pids_tgid => pid_level as u32) == 0 {
+        first
+    } else {
+        knark_own_tgid(first)
+    }
 }
 
-#[inline(always)]
-fn nested_tgid(level: u32) -> Option<u32> {
-    let pid: u64 = field!(field!(current(), task_signal)?, signal_pids_tgid)?;
-    read(pid + offset!(pid_numbers) + u64::from(level) * offset!(upid_sizeof) + offset!(upid_nr))
-}
-
-/// The current thread's user and group in its own user namespace. They are looked up each time: credentials change, and a
+/// The current thread's user, and its group, in its own user namespace. They are looked up each time: credentials change, and a
 /// namespace's map is written after it is made.
 #[inline(always)]
 pub fn user(uid: u32, gid: u32) -> (u32, u32) {
-    let level = typed!(task_cred, cred_user_ns => userns_level as u32);
-    if level == 0 { (uid, gid) } else { nested_user(uid, gid).unwrap_or((uid, gid)) }
+    if has(feature::TASK_REGS) && pointed!(task_cred, cred_user_ns => userns_level as u32) == 0 {
+        (uid, gid)
+    } else {
+        (knark_own_id(uid, 0), knark_own_id(gid, 1))
+    }
+}
+
+/// Global, so that the verifier looks at it once, and that it takes none of the stack of whoever calls it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn knark_own_tgid(first: u32) -> u32 {
+    own_tgid().unwrap_or(first)
 }
 
 #[inline(always)]
-fn nested_user(uid: u32, gid: u32) -> Option<(u32, u32)> {
+fn own_tgid() -> Option<u32> {
+    let pid: u64 = field!(field!(current(), task_signal)?, signal_pids_tgid)?;
+    let level = field!(pid, pid_level as u32)?;
+    read(pid + offset!(pid_numbers) + u64::from(level) * offset!(upid_sizeof) + offset!(upid_nr))
+}
+
+/// Of a user's id, or of a group's.
+///
+/// Global, as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn knark_own_id(id: u32, is_group: u32) -> u32 {
+    let Some(namespace) = namespace() else { return id };
+    let map = if is_group == 0 { offset!(userns_uid_map) } else { offset!(userns_gid_map) };
+    mapped(namespace + map, id).unwrap_or(UNMAPPED)
+}
+
+/// The current thread's user namespace, unless it is the first.
+#[inline(always)]
+fn namespace() -> Option<u64> {
     let namespace: u64 = field!(field!(current(), task_cred)?, cred_user_ns)?;
-    let uid = knark_mapped(namespace + offset!(userns_uid_map), uid);
-    Some((uid, knark_mapped(namespace + offset!(userns_gid_map), gid)))
+    if field!(namespace, userns_level as u32)? == 0 { None } else { Some(namespace) }
 }
 
 /// `struct uid_gid_extent`
@@ -57,15 +82,7 @@ impl Extent {
     }
 }
 
-/// What a `struct uid_gid_map` makes of one of the node's ids, or [`UNMAPPED`]: `map_id_up` of kernel/user_namespace.c.
-///
-/// Global, so that the verifier looks at it once.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn knark_mapped(map: u64, id: u32) -> u32 {
-    mapped(map, id).unwrap_or(UNMAPPED)
-}
-
+/// What a `struct uid_gid_map` makes of one of the node's ids: `map_id_up` of kernel/user_namespace.c.
 #[inline(always)]
 fn mapped(map: u64, id: u32) -> Option<u32> {
     const SIZE: u64 = size_of::<Extent>() as u64;

@@ -201,13 +201,7 @@ impl Processes {
         self.slots.get(slot as usize)?.as_ref().filter(|entry| entry.identity.start_ns == start_ns)
     }
 
-    fn insert(
-        &mut self,
-        head: &Head,
-        container: u32,
-        description: (ProcessSource, Vec<u8>, Image),
-        batch: &mut Vec<u8>,
-    ) -> u32 {
+    fn insert(&mut self, head: &Head, container: u32, description: (ProcessSource, Vec<u8>, Image), batch: &mut Vec<u8>) -> u32 {
         let entry = Entry::new(head, container, description);
         if let Some(slot) = self.by_pid.remove(&head.tgid) {
             self.forget(slot);

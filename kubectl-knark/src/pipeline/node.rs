@@ -17,6 +17,10 @@ pub struct Node {
     pub assembler: Option<Assembler>,
     /// Its clock minus this machine's.
     pub clock_offset_ns: i64,
+    /// This machine's clock minus its `CLOCK_BOOTTIME`: by this events are ordered, so it must not change when the node's clock is set.
+    base_ns: i64,
+    /// Its clock has just been measured, by the status that comes next.
+    is_measured: bool,
     /// The last counters that it sent.
     pub status: Status,
     /// Events that arrived.
@@ -45,6 +49,9 @@ impl Node {
         }
         let node = event::Node { name: self.name.clone(), clock_offset_ns: self.clock_offset_ns };
         self.status.realtime_offset_ns = hello.realtime_offset_ns;
+        if self.assembler.is_none() {
+            self.base_ns = hello.realtime_offset_ns.saturating_sub(self.clock_offset_ns);
+        }
         match &mut self.assembler {
             Some(assembler) => assembler.set_realtime_offset(hello.realtime_offset_ns),
             None => self.assembler = Some(Assembler::new(node, hello)),
@@ -58,6 +65,10 @@ impl Node {
         }
         if status.now_ns > 0 {
             self.tell(status.now_ns);
+        }
+        // Taken from one and the same look at the node's clock, they don't depend on what it was set to.
+        if std::mem::take(&mut self.is_measured) {
+            self.base_ns = status.realtime_offset_ns.saturating_sub(self.clock_offset_ns);
         }
         self.status = status;
     }
@@ -79,9 +90,10 @@ impl Node {
         self.discarded = self.discarded.saturating_add(event.events());
     }
 
-    /// Takes a newly measured clock.
+    /// Takes a newly measured clock. The status that it was measured by comes next.
     pub fn set_clock(&mut self, offset_ns: i64) {
         self.clock_offset_ns = offset_ns;
+        self.is_measured = true;
         if let Some(assembler) = &mut self.assembler {
             assembler.set_clock_offset(offset_ns);
         }
@@ -90,7 +102,7 @@ impl Node {
     /// A time of its `CLOCK_BOOTTIME` on this machine's clock, in ns since the epoch.
     pub fn here(&self, boot_ns: u64) -> i64 {
         let boot_ns = i64::try_from(boot_ns).unwrap_or(i64::MAX);
-        boot_ns.saturating_add(self.status.realtime_offset_ns).saturating_sub(self.clock_offset_ns)
+        boot_ns.saturating_add(self.base_ns)
     }
 
     /// What became of its events. What the tracer had sent or held and what never arrived was lost on the way, so that
@@ -149,6 +161,25 @@ mod tests {
 
     fn lost(stage: &str, n: u64) -> BTreeMap<String, u64> {
         [(stage.to_owned(), n)].into()
+    }
+
+    #[test]
+    fn a_nodes_clock_that_is_set_moves_no_event() {
+        const HOUR: i64 = 3_600_000_000_000;
+        let status = |realtime_offset_ns| Status { realtime_offset_ns, ..Status::default() };
+        let mut node = streaming();
+        // Its clock is 5 ns ahead of this machine's.
+        node.set_clock(5);
+        node.count(status(1_000));
+        assert_eq!(node.here(7), 7 + 1_000 - 5);
+        for set in [6 * HOUR, -2 * HOUR] {
+            // What it was set to is known before it is measured anew.
+            node.count(status(1_000 + set));
+            assert_eq!(node.here(7), 7 + 1_000 - 5);
+            node.set_clock(5 + set);
+            node.count(status(1_000 + set));
+            assert_eq!((node.here(7), node.clock_offset_ns), (7 + 1_000 - 5, 5 + set));
+        }
     }
 
     #[test]

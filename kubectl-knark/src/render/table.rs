@@ -121,8 +121,8 @@ impl Table {
     /// Fits the columns to the scene and the width.
     pub fn lay_out(&mut self, scene: &Scene<'_>) {
         use Column::{
-            Container, Milliseconds, Namespace, Node, NsPid, NsUid, Operation, Parent, Pid, Ppid, Process, ProcessAndPid, Result, Rule,
-            Severity, Time, Uid, Utc,
+            Container, Milliseconds, Namespace, Node, NsPid, NsUid, Operation, Parent, Pid, Ppid, Process, ProcessAndPid, Result,
+            Rule, Severity, Time, Uid, Utc,
         };
         // What is no terminal is given what a comfortable terminal gets.
         let room = self.layout.width.unwrap_or(120);

@@ -19,7 +19,7 @@ pub(crate) fn chmod() -> Event {
         },
         "container": {"id": "c1", "name": "web", "image": "nginx:1", "cgroup_id": "77"},
         "process": {
-            "pid": 7, "ppid": 1, "uid": 0, "gid": 1000, "comm": "chmod", "comm_b64": "Zg==", "exe": "/bin/chmod", "exe_b64": "Zg==",
+            "pid": 7, "ppid": 1, "uid": 0, "gid": 1000, "ns_pid": 1, "ns_uid": 100, "ns_gid": 101, "comm": "chmod", "comm_b64": "Zg==", "exe": "/bin/chmod", "exe_b64": "Zg==",
             "args": ["chmod", "-v", "0777", "/etc/shadow"], "args_b64": ["Zg=="], "args_cut_from": 9000, "cwd": "/", "cwd_b64": "Zg==",
             "start_time": "2026-11-21T11:00:00.000000000Z", "start_boot_ns": "5", "exe_upper_layer": true, "exe_memfd": false,
             "ancestors": [{"pid": 1, "comm": "bash", "exe": "/bin/bash", "start_boot_ns": "4"}], "ancestors_cut": true,
@@ -227,6 +227,7 @@ fn conditions_are_true_or_false() {
         ("glob(file.path, '/{etc,opt}/sh[a-c]dow') && !glob(file.path, '/etc/?') && glob(file.path, '/**/shadow')", true),
         ("file.path.matches('^/etc/sh.*w$') && matches(file.path, 'ado') && !file.path.matches('^ado')", true),
         ("has(file.old_mode) ? file.old_mode == '0640' : false", true),
+        ("has(process.ns_uid) && process.ns_uid == 100 && process.uid == 0 && process.ns_pid == 1", true),
         ("int(file.size) > 4 && boot_ns == '18446744073709551615' && string(process.uid) == '0'", true),
         ("file.path_marks == ['late', 'deleted'] && 'late' in file.path_marks", true),
         ("has(exec.filename) || has(exec.mode)", false),

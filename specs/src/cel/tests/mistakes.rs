@@ -201,7 +201,7 @@ const MISTAKES: &[(&str, &str, &str, &str, &str)] = &[
         "nope",
         "`process` has no field `nope`",
         "",
-        "it has ancestors, ancestors_cut, args, args_b64, args_cut_from, comm, comm_b64, cwd, cwd_b64, exe, exe_b64, exe_memfd, exe_upper_layer, gid, pid, ppid, source, start_boot_ns, start_time, uid",
+        "it has ancestors, ancestors_cut, args, args_b64, args_cut_from, comm, comm_b64, cwd, cwd_b64, exe, exe_b64, exe_memfd, exe_upper_layer, gid, ns_gid, ns_pid, ns_uid, pid, ppid, source, start_boot_ns, start_time, uid",
     ),
     ("file.?mode == 'a'", ".?", "optional values aren't part of this language", "", "write `has(...)` to ask for a field"),
     (

@@ -1,3 +1,5 @@
+use std::mem::offset_of;
+
 use knark_abi::{API_GROUPS, API_GROUPS_MAX, API_TEXTS, ApiBody, Header, api_text, kind, verdict};
 use knark_specs::frame::{self, Item};
 
@@ -49,7 +51,7 @@ impl Step {
         let mut bytes = vec![0; size_of::<Header>()];
         bytes[4..7].copy_from_slice(&[kind::API, self.site, verdict::TRACE]);
         bytes[12..16].copy_from_slice(&self.pid.to_ne_bytes());
-        bytes[32..40].copy_from_slice(&self.at.to_ne_bytes());
+        bytes[offset_of!(Header, boot_ns)..][..8].copy_from_slice(&self.at.to_ne_bytes());
         for number in [self.goroutine, self.parent, self.status.cast_unsigned(), 99] {
             bytes.extend(number.to_ne_bytes());
         }
