@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test has no better way to end")]
 
 use std::{
-    fs::File,
-    os::unix::process::CommandExt as _,
+    fs::{self, File},
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -102,6 +102,30 @@ fn what_a_shell_does_is_shown() {
     let exec = events.iter().find(|e| e["type"] == "exec" && e["process"]["comm"] == "chmod").unwrap();
     assert_eq!(exec["process"]["args"], serde_json::json!(["chmod", "600", "file"]));
     assert_eq!(exec["process"]["cwd"], shell.folder.path().to_str().unwrap());
+}
+
+#[test]
+fn a_process_in_namespaces_of_its_own_has_both_ids() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    // There before the trace, and without a part of it that would execute something.
+    let script = "n=0; while [ ! -e go ]; do /bin/true tick-$n; n=$((n+1)); sleep 0.05; done; : > mine";
+    let mut inside = Command::new("setpriv");
+    inside.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    inside.args(["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "/bin/sh", "-c", script]);
+    let mut inside = inside.current_dir(&folder).spawn().unwrap();
+    let mut trace = Trace::start(&mut trace(&["-o", "json", "--on", "exec,file", &format!("--pid={}", inside.id())]));
+    trace.first_tick();
+    File::create(folder.path().join("go")).unwrap();
+    let of = |event: &Value| ["ns_pid", "ns_uid", "ns_gid", "uid", "source"].map(|name| event["process"][name].clone());
+    let mine = trace.event("what the shell made", |e| e["file"]["path"].as_str().is_some_and(|path| path.ends_with("/mine")));
+    assert_eq!(serde_json::json!(of(&mine)), serde_json::json!([1, 0, 0, 65534, "proc"]), "{mine}");
+    assert!(mine["process"]["pid"].as_u64() > Some(1), "{mine}");
+    let tick = trace.event("what it executed", |e| e["type"] == "exec" && e["process"]["comm"] == "true");
+    let [ns_pid, ns_uid, ..] = of(&tick);
+    assert!(ns_pid.as_u64() > Some(1) && ns_uid == 0, "{tick}");
+    inside.wait().unwrap();
+    assert_eq!(trace.interrupt(), Some(0), "{}", trace.words());
 }
 
 #[test]
