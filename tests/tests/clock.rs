@@ -3,9 +3,12 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    process::Stdio,
-    sync::atomic::{AtomicBool, Ordering},
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -14,6 +17,8 @@ use knark_tests::program::{plugin, seen, tracer};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 use serde_json::Value;
 
+/// The first argument of what is executed.
+const NAME: &str = "knark-clock";
 const SECOND: i64 = 1_000_000_000;
 const HOUR: i64 = 3_600 * SECOND;
 /// Hours that the clock is moved by, one after the other.
@@ -49,30 +54,32 @@ fn a_clock_that_is_set_disturbs_nothing() {
         println!("not tested, since others need this machine's clock");
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let path = |number: u32| folder.path().join(format!("file-{number}"));
     let for_seconds = format!("{}s", FOR.as_secs());
     let mut command = plugin();
-    command.env("KNARK_TRACER", tracer()).args(["trace", "--local", "-o", "json", "--on", "file"]);
+    command.env("KNARK_TRACER", tracer()).args(["trace", "--local", "-o", "json", "--on", "exec"]);
     command.args(["--for", &for_seconds, &format!("--pid={}", std::process::id())]);
     let begun = Instant::now();
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    let (first, begun_to_tell) = mpsc::channel();
     let over = AtomicBool::new(false);
     // What was made when, and from when on the clocks were how far from each other: all since boot.
-    let (made, distances, output) = thread::scope(|scope| {
+    let (made, distances, mut lines, output) = thread::scope(|scope| {
         let maker = scope.spawn(|| {
             let mut made = Vec::new();
             while !over.load(Ordering::Relaxed) {
                 let before = nanos(ClockId::Boottime);
-                fs::write(path(u32::try_from(made.len()).unwrap()), "").unwrap();
+                let number = made.len().to_string();
+                assert!(Command::new("/bin/true").args([NAME, &number]).status().unwrap().success());
                 made.push((before, nanos(ClockId::Boottime)));
                 // How many there are is of no interest, but that there are some all the time.
-                thread::sleep(Duration::from_millis(10));
+                thread::sleep(Duration::from_millis(20));
             }
             made
         });
-        let mover = scope.spawn(|| {
+        let mover = scope.spawn(move || {
             let mut distances = vec![(0, distance())];
+            begun_to_tell.recv().unwrap();
             for by in MOVES {
                 thread::sleep(BETWEEN);
                 move_clock(by);
@@ -80,23 +87,29 @@ fn a_clock_that_is_set_disturbs_nothing() {
             }
             distances
         });
+        let mut told = Vec::new();
+        for line in stdout.lines() {
+            told.push(serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+            let _ = first.send(());
+        }
+        drop(first);
         let output = child.wait_with_output().unwrap();
         over.store(true, Ordering::Relaxed);
-        (maker.join().unwrap(), mover.join().unwrap(), output)
+        (maker.join().unwrap(), mover.join().unwrap(), told, output)
     });
     let took = begun.elapsed();
     assert!(output.status.success(), "{}", seen(&output));
     assert!(took >= FOR && took < 3 * FOR, "--for {for_seconds} took {took:?}");
-    let mut lines: Vec<Value> =
-        output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
     let sums = lines.pop().unwrap()["summary"].clone();
     assert_eq!((&sums["lost"], sums["shown"].as_u64()), (&0.into(), Some(lines.len() as u64)), "{sums}");
     let seconds = sums["seconds"].as_f64().unwrap();
     assert!((FOR.as_secs_f64() - 1.0..took.as_secs_f64() + 1.0).contains(&seconds), "{sums}");
 
     // One after the other, none missing: all that was made from the first to the last that was seen.
-    let files = format!("{}/file-", folder.path().canonicalize().unwrap().display());
-    let number = |line: &Value| line["file"]["path"].as_str()?.strip_prefix(&files)?.parse::<usize>().ok();
+    let number = |line: &Value| match line["process"]["args"].as_array().map(Vec::as_slice) {
+        Some([_, name, number]) if name == NAME => number.as_str()?.parse::<usize>().ok(),
+        _ => None,
+    };
     let told: Vec<(usize, &Value)> = lines.iter().filter_map(|line| Some((number(line)?, line))).collect();
     let first = told.first().unwrap().0;
     assert!(

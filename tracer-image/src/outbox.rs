@@ -165,7 +165,8 @@ impl Outbox {
                 cursor.after = *seq;
                 return Next::Packet(Arc::clone(packet));
             }
-            if cursor.greeted && state.status_due {
+            // Also before the hello: a machine may take long to load the programs, and whoever pings is to know that it is at work.
+            if state.status_due {
                 state.status_due = false;
                 let pong = std::mem::take(&mut state.pong);
                 let status = Status {
