@@ -400,10 +400,14 @@ fn exec_of(frame: &frame::Exec<'_>) -> What {
 fn file_of(frame: &frame::File<'_>, aarch64: bool) -> event::File {
     use frame::FileOp::{Create, Open, WriteOpen};
     let opened = matches!(frame.op, Open | Create | WriteOpen);
+    let same_as = frame.same_as.iter().flatten().map(|path| &***path);
+    let (same_as, same_as_b64) = texts::list(same_as);
     event::File {
         op: frame.op,
         syscall: frame.syscall.to_owned(),
         path: path_of(&frame.path),
+        same_as,
+        same_as_b64,
         to: frame.to.as_ref().map(path_of),
         flags: frame.flags.map(|flags| if opened { open_flags(flags, aarch64) } else { vec![format!("{flags:#x}").into()] }),
         created: frame.created,

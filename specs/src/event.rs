@@ -300,6 +300,13 @@ pub struct File {
     /// The file.
     #[serde(flatten)]
     pub path: Path,
+    /// Paths that rules with `sameFile` watch and that lead to this very file, or to that of `to`, which was reached by another name:
+    /// a hard link, a bind mount, a path in another mount namespace.
+    #[serde(default, skip_serializing_if = "Texts::is_empty")]
+    pub same_as: Texts,
+    /// Bytes of all of them, where one isn't UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_as_b64: Option<Texts>,
     /// The other path: the new name of a rename or link. For a symbolic link, what it says, as it stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Path>,

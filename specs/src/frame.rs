@@ -225,6 +225,9 @@ pub struct Plan {
     /// Whether repeats of file events are counted instead of told one by one.
     #[n(12)]
     pub aggregate: Option<Aggregate>,
+    /// Files that are wanted under whatever name.
+    #[n(17)]
+    pub same: Option<SameFiles>,
 }
 
 /// What file events have in common that are repeats of one another, besides what is done to which file, how, in which container and
@@ -271,6 +274,35 @@ pub struct WantedFile {
     /// To what: the path as the event says it, or the other one of a rename, link or symlink.
     #[n(1)]
     pub paths: Wanted,
+}
+
+/// Files that are wanted under other names than those that are given, too: hard links, bind mounts, paths in other mount namespaces.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub struct SameFiles {
+    /// What is done; none: nothing.
+    #[n(0)]
+    pub ops: Vec<FileOp>,
+    /// Which files: those that have such paths on the node or in a traced container.
+    #[n(1)]
+    pub paths: Vec<SamePath>,
+}
+
+/// Paths of files that are wanted under other names, too.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum SamePath {
+    /// These bytes exactly; if they end in `/`, all below that folder, at any depth.
+    #[n(0)]
+    Plain(#[n(0)] String),
+    /// All below a folder that a regular expression finds.
+    #[n(1)]
+    Regex {
+        /// The folder, which ends in `/`; empty: any.
+        #[n(0)]
+        folder: String,
+        /// The expression.
+        #[n(1)]
+        regex: String,
+    },
 }
 
 /// Paths that are wanted.

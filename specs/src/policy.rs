@@ -313,6 +313,9 @@ pub struct FileMatch {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1_000))]
     pub paths: Vec<String>,
+    /// Whether a file of `paths` counts under its other names, too: hard links, bind mounts, paths in other mount namespaces.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub same_file: bool,
     /// The mode that a chmod or an open that made the file gives has any of these properties that the old one, as far as it is
     /// known, had not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

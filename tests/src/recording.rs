@@ -75,6 +75,7 @@ pub const FILE: File<'static> = File {
     thread: b"",
     syscall: "openat",
     repeats: None,
+    same_as: None,
 };
 
 /// An execution; its process is defined before.

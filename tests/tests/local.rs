@@ -45,7 +45,12 @@ impl Shell {
     }
 
     fn go(&mut self) {
-        File::create(self.folder.path().join("go")).unwrap();
+        self.go_on("go");
+    }
+
+    /// Makes the file that it waits for last.
+    fn go_on(&mut self, name: &str) {
+        File::create(self.folder.path().join(name)).unwrap();
         self.child.wait().unwrap();
     }
 
@@ -173,6 +178,50 @@ fn a_recording_shows_the_same_again() {
     assert_eq!(replayed[..replayed.len() - 1], live[..live.len() - 1]);
     let sums = |events: &[Value]| summary(events)["nodes"].clone();
     assert_eq!(sums(&replayed), sums(&live));
+}
+
+#[test]
+fn a_file_is_watched_under_all_its_names() {
+    let script = "ln secret name; cat name; cat other; unshare --mount sh -c 'mount --bind secret bound && cat bound'; \
+                  mv next secret; ln secret again; while [ ! -e seen ]; do cat again; done; /bin/true last";
+    let mut shell = Shell::new(&format!("({script}) > /dev/null"));
+    for name in ["secret", "other", "bound", "next"] {
+        std::fs::write(shell.path(name), "x").unwrap();
+    }
+    let policy = serde_json::json!({
+        "apiVersion": "knark.dev/v1alpha1", "kind": "TracePolicy", "metadata": {"name": "names"},
+        "spec": {"rules": [
+            {"name": "tick", "exec": {"paths": ["**/true", "**/coreutils"]}},
+            {"name": "secret", "message": "{{file.path}} is {{file.same_as}}",
+             "file": {"ops": ["open", "link"], "paths": [shell.path("secret")], "sameFile": true}},
+        ]},
+    });
+    let file = shell.path("policy.json");
+    std::fs::write(&file, policy.to_string()).unwrap();
+    let mut trace = Trace::start(&mut trace(&["-o", "json", "-f", &file, &shell.pid()]));
+    trace.first_tick();
+    File::create(shell.path("go")).unwrap();
+    let secret = shell.path("secret");
+    let open = |name: &str| {
+        let path = shell.path(name);
+        let event = trace.event(name, |event| event["file"]["op"] == "open" && event["file"]["path"] == path.as_str());
+        assert_eq!(event["file"]["same_as"], serde_json::json!([secret]), "{event}");
+        assert_eq!(event["matches"][0]["rule"], "secret", "{event}");
+        assert_eq!(event["matches"][0]["message"], format!("{path} is {secret}"));
+    };
+    open("name");
+    open("bound");
+    // What has taken the place of the watched file is watched as soon as the tracer has seen that.
+    open("again");
+    shell.go_on("seen");
+    trace.event("last exec", |event| event["process"]["args"][1] == "last");
+    assert_eq!(trace.interrupt(), Some(0), "{}", trace.words());
+    let events = trace.events();
+    summary(&events);
+    let other = shell.path("other");
+    assert!(!events.iter().any(|event| event["file"]["path"] == other.as_str()), "{}", trace.words());
+    let link = events.iter().find(|event| event["file"]["op"] == "link").unwrap();
+    assert_eq!((&link["file"]["path"], &link["matches"][0]["rule"]), (&secret.as_str().into(), &"secret".into()));
 }
 
 #[test]

@@ -101,7 +101,7 @@ unsafe fn enter(s: *mut Scratch, number: u32, op: Op, by: u32, verdict: u8, at: 
         (*body).xattr_len = len;
         (*body).xattr_flags = flags;
         knark_real(number, at.mnt, at.dentry, 0);
-        let is_wanted = wanted == Wanted::Yes || probes::by_path(number, &raw const (*body).first, effect);
+        let is_wanted = wanted == Wanted::Yes || probes::by_path(number, body, effect);
         (*body).note = if is_wanted { effect | note::WANTED } else { effect };
         (*head).len = Out::len(out) as u32;
         begun::keep(out);

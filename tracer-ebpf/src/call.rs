@@ -6,6 +6,7 @@ use crate::{
     file,
     kernel::{self, offset, read, read_user},
     record::Out,
+    same,
     scratch::{self, Scratch},
     walk::knark_walk,
 };
@@ -134,6 +135,7 @@ unsafe fn append(s: *mut Scratch, number: u32, part: *mut PathPart, second: bool
                 (*part).walked_len = Out::walked(out, w);
                 (*part).walked_flags = (*w).flags;
                 if itself && !second {
+                    (*Out::at::<PathBody>(out)).same[0] = same::of(place.dentry);
                     file::inode(Out::head(out), &raw mut (*Out::at::<PathBody>(out)).inode, place.dentry);
                 }
             }

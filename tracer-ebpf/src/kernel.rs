@@ -23,6 +23,8 @@ pub static CONFIG: Config = Config {
     copied_names: 0,
     event_ns: 0,
     joined: 0,
+    same: 0,
+    pad: 0,
 };
 
 /// Offsets in this kernel's structures.

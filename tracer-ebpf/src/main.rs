@@ -4,6 +4,7 @@
 //! - `maps`: what is shared with user space
 //! - `scope`: whether an event is wanted, before anything else is done for it
 //! - `wanted`: the same for what is done to a file, as soon as that and the path are known
+//! - `same`: the same for files that are watched under whatever name
 //! - `scratch`: memory to build records in
 //! - `record`: building a record and handing it over, or counting its loss
 //! - `storm`: repeats of file events, and those beyond the rate limit, which are counted instead
@@ -36,6 +37,7 @@ mod opened;
 mod precise;
 mod probes;
 mod record;
+mod same;
 mod scope;
 mod scratch;
 mod storm;

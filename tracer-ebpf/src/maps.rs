@@ -2,9 +2,11 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
-use knark_abi::{ApiLayout, Count, ExeKey, INFLIGHT_SMALL, RECORD_BYTES, Rate, RepeatKey, Repeated, WANTED_BYTES, kind};
+use knark_abi::{
+    ApiLayout, Count, ExeKey, FileId, INFLIGHT_SMALL, RECORD_BYTES, Rate, RepeatKey, Repeated, WANTED_BYTES, WATCHED_FILES, kind,
+};
 
 use crate::scratch::Scratch;
 
@@ -44,6 +46,14 @@ pub static API_RESPONSES: LruHashMap<[u64; 2], u64> = LruHashMap::with_max_entri
 /// What is wanted of which paths; see `knark_abi::WantedKey`.
 #[map]
 pub static WANTED: LpmTrie<[u8; WANTED_BYTES], u32> = LpmTrie::with_max_entries(1, 0);
+
+/// The numbers of watched files.
+#[map]
+pub static WATCHED: HashMap<FileId, u32> = HashMap::with_max_entries(WATCHED_FILES, 0);
+
+/// What `identify` has found.
+#[map]
+pub static IDENTITY: Array<FileId> = Array::with_max_entries(1, 0);
 
 // Path calls that have begun, as the records they will be, by thread. Allocated in advance: kernels before 6.1 warn of
 // programs that allocate, and nothing can fail here but for more than so many threads within calls at once.

@@ -7,6 +7,7 @@ use crate::{
     head,
     kernel::{self, offset, read, read_user},
     record::{self, Out},
+    same,
     scratch::Scratch,
     storm,
     walk::knark_walk,
@@ -59,6 +60,8 @@ pub unsafe fn begin(out: *mut Out, result: i64) -> *mut OpenBody {
             walked_flags: found::NONE,
             name_flags: 0,
             pad: [0; 2],
+            same: 0,
+            pad_end: 0,
         };
         body
     }
@@ -114,6 +117,8 @@ pub unsafe fn report(s: *mut Scratch, number: u32, of: Opened) {
         if wanted == Wanted::No {
             return;
         }
+        let number_of_watched = same::of(opened.dentry);
+        (*body).same = number_of_watched;
         let mut from = if opened.dentry != 0 { Some(opened) } else { None };
         let mut absolute = false;
         if from.is_none() && with_name {
@@ -127,7 +132,11 @@ pub unsafe fn report(s: *mut Scratch, number: u32, of: Opened) {
         if let Some(place) = from {
             let w = &raw mut (*s).walk;
             knark_walk(number, task, place.mnt, place.dentry);
-            if wanted == Wanted::ByPath && opened.dentry != 0 && knark_wanted_walked(number, u32::from(effect)) == 0 {
+            if wanted == Wanted::ByPath
+                && opened.dentry != 0
+                && !same::is_wanted(number_of_watched, effect)
+                && knark_wanted_walked(number, u32::from(effect)) == 0
+            {
                 return;
             }
             (*body).walked_len = Out::walked(out, w);

@@ -14,7 +14,7 @@ use crate::{
     kernel::{self, Entry, config, offset, read},
     probes,
     record::{self, Out},
-    scope,
+    same, scope,
     scratch::{self, Scratch},
     walk::knark_walk,
     wanted::{self, Wanted, knark_wanted_walked},
@@ -199,7 +199,7 @@ unsafe fn enter(s: *mut Scratch, number: u32, op: Op, is_found: bool, entry: Ent
             part(s, number, call, true, copied);
         }
         let path_decides = wanted == Wanted::ByPath && call.second_dir == Call::NO;
-        let is_wanted = !path_decides || probes::by_path(number, &raw const (*body).first, effect);
+        let is_wanted = !path_decides || probes::by_path(number, body, effect);
         (*body).note = if is_wanted { effect | note::WANTED } else { effect };
         match entry {
             Entry::Call(own) => {
@@ -238,6 +238,7 @@ pub unsafe fn blank(s: *mut Scratch, op: Op, verdict: u8) -> (*mut Header, *mut 
         (*body).inode = Inode { ino: 0, size: 0, dev: 0, mode: 0, uid: 0, gid: 0 };
         (*body).xattr_len = 0;
         (*body).xattr_flags = 0;
+        (*body).same = [0; 2];
         (*body).first = NO_PART;
         (*body).second = NO_PART;
         (*body).args = (*s).args;
@@ -260,7 +261,7 @@ unsafe fn settle(s: *mut Scratch, number: u32) {
         }
         let effect = (*body).note & !note::WANTED;
         if wanted::effect(effect) == Wanted::ByPath {
-            let is_wanted = knark_wanted_walked(number, u32::from(effect)) != 0;
+            let is_wanted = same::is_wanted((*body).same[0], effect) || knark_wanted_walked(number, u32::from(effect)) != 0;
             (*body).note = if is_wanted { effect | note::WANTED } else { effect };
         }
     }
@@ -283,6 +284,7 @@ pub extern "C" fn knark_real(number: u32, mnt: u64, dentry: u64, second: u32) ->
         if mnt == 0 || (*part).real_len != 0 || !Out::has_room(out) {
             return 0;
         }
+        (*body).same[(second & 1) as usize] = same::of(dentry);
         knark_walk(number, kernel::current(), mnt, dentry);
         let w = &raw mut (*s).walk;
         (*part).real_len = Out::walked(out, w);

@@ -20,6 +20,7 @@ use crate::{
     bpf::{Hierarchy, MapError, Probes, Verdict, cgroups},
     bundle::{Bundles, Names},
     cgroup_path::{Place, kubepods_root, place},
+    same::Roots,
 };
 
 /// Removed cgroups are remembered for the events that are still on their way; no more than these.
@@ -45,6 +46,8 @@ pub struct Containers {
     /// Whose rate limit holds for a control group now.
     rates: Vec<(u64, Option<u64>)>,
     blind: u64,
+    /// Some cgroup's verdict may be another one than when that was asked last.
+    changed: bool,
 }
 
 #[derive(Debug)]
@@ -98,6 +101,7 @@ impl Containers {
             changes: Vec::new(),
             rates: Vec::new(),
             blind: 0,
+            changed: false,
         }
     }
 
@@ -156,6 +160,7 @@ impl Containers {
                 known.first = None;
             }
         }
+        self.changed = true;
         self.removed.push_back(id);
         if self.removed.len() <= REMEMBERED {
             return;
@@ -235,6 +240,36 @@ impl Containers {
     /// Whether this cgroup is in the table.
     pub fn is_known(&self, id: u64) -> bool {
         self.cgroups.contains_key(&id)
+    }
+
+    /// Whether containers may have come or gone since this was asked last.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Where the files are that paths lead to: the node itself, and the containers that are traced or may come to be.
+    pub fn roots(&self) -> Roots {
+        let mut roots = Roots::from([(String::new(), Vec::new())]);
+        let removed: FxHashSet<u64> = self.removed.iter().copied().collect();
+        for (id, cgroup) in &self.cgroups {
+            if let Place::Container { id: container, .. } = &cgroup.place
+                && cgroup.verdict != Verdict::Ignore
+                && !removed.contains(id)
+            {
+                roots.entry(container.clone()).or_default().push(self.hierarchy.folder(&cgroup.path));
+            }
+        }
+        // The container's own comes before those that it has made.
+        roots.values_mut().for_each(|folders| folders.sort_unstable());
+        roots
+    }
+
+    /// Which of [`Self::roots`] the processes of this cgroup have.
+    pub fn root(&self, id: u64) -> &str {
+        match self.cgroups.get(&id).map(|cgroup| &cgroup.place) {
+            Some(Place::Container { id, .. }) => id,
+            _ => "",
+        }
     }
 
     /// How many cgroups could not be watched.
@@ -324,6 +359,7 @@ impl Containers {
         // A new one has inherited something: what, depends on when its parent's was set.
         if !self.removed.contains(&id) {
             self.changes.push((id, verdict));
+            self.changed = true;
         }
         before == Verdict::Ignore && verdict != Verdict::Ignore
     }

@@ -6,11 +6,16 @@ use knark_specs::{
     frame::{self, Exec, Exit, File, FileOp, Item, Path, Repeats},
     path,
 };
+use minicbor::bytes::ByteSlice;
 
 use crate::{
     batch,
     bpf::{self, Op, PathName, PathSource, mark, text},
+    same::Paths,
 };
+
+/// So many watched paths of its files an event tells.
+const SAME_AS: usize = 32;
 
 /// Encodes an exec, whose process has just been defined in `process`.
 pub fn exec(record: &bpf::Exec<'_>, process: u32, batch: &mut Vec<u8>) {
@@ -35,10 +40,11 @@ pub fn exit(record: &bpf::Exit, process: u32, batch: &mut Vec<u8>) {
     batch::put(&Item::Exit(Exit { time_ns: record.head.boot_ns, process, code: record.status }), batch);
 }
 
-/// Encodes an open, failed or not. `comm` is the process's name.
-pub fn open(record: &bpf::Open<'_>, process: u32, comm: &[u8], batch: &mut Vec<u8>) {
+/// Encodes an open, failed or not. `comm` is the process's name, `watched` holds the watched paths of its file.
+pub fn open(record: &bpf::Open<'_>, process: u32, comm: &[u8], watched: &[Paths], batch: &mut Vec<u8>) {
     let opened = open_path(record);
     let path = described(&record.path, &opened);
+    let same_as = same_as(watched, &opened, None);
     let path = match opened {
         Cow::Owned(_) => Path { argument: true, ..path },
         Cow::Borrowed(_) => Path { asked: b"", ..path },
@@ -53,13 +59,15 @@ pub fn open(record: &bpf::Open<'_>, process: u32, comm: &[u8], batch: &mut Vec<u
         gid: inode.map(|i| i.gid),
         inode: inode.map(|i| i.ino),
         device: inode.map(device),
+        same_as,
         ..file(&record.head, process, comm, record.file_op(), i64::from(record.result), record.op)
     });
     batch::put(&item, batch);
 }
 
-/// Encodes a call that names a file, or changes one through its descriptor. `comm` is the process's name.
-pub fn path_call(record: &bpf::PathCall<'_>, process: u32, comm: &[u8], batch: &mut Vec<u8>) {
+/// Encodes a call that names a file, or changes one through its descriptor. `comm` is the process's name, `watched` holds the watched
+/// paths of its files.
+pub fn path_call(record: &bpf::PathCall<'_>, process: u32, comm: &[u8], watched: &[Paths], batch: &mut Vec<u8>) {
     let (from, to) = call_paths(record);
     let path = described(&record.path, &from);
     let second = record.second.as_ref().zip(to.as_ref()).map(|(second, to)| described(second, to));
@@ -79,9 +87,20 @@ pub fn path_call(record: &bpf::PathCall<'_>, process: u32, comm: &[u8], batch: &
         device: before.map(device),
         size: record.new_size(),
         xattr: record.xattr.as_ref().map_or(b"", |xattr| xattr.name),
+        same_as: same_as(watched, &from, to.as_deref()),
         ..file(&record.head, process, comm, record.file_op(), record.result, record.op)
     });
     batch::put(&item, batch);
+}
+
+/// The watched paths but for the event's own, which it says already.
+fn same_as<'a>(watched: &'a [Paths], own: &[u8], other: Option<&[u8]>) -> Option<Vec<&'a ByteSlice>> {
+    let mut paths: Vec<&[u8]> = watched.iter().flat_map(|paths| paths.iter()).map(AsRef::as_ref).collect();
+    paths.retain(|path| *path != own && Some(*path) != other);
+    paths.sort_unstable();
+    paths.dedup();
+    paths.truncate(SAME_AS);
+    (!paths.is_empty()).then(|| paths.into_iter().map(<&ByteSlice>::from).collect())
 }
 
 /// The path that an open's event says: borrowed if the kernel resolved it, owned if it is made of the argument.
@@ -136,6 +155,7 @@ fn file<'a>(head: &'a bpf::Head, process: u32, comm: &[u8], op: FileOp, result: 
             _ => bpf::call_name(call),
         },
         repeats: head.repeats.map(|bpf::Repeats { count, first_ns, last_ns }| Repeats { count, first_ns, last_ns }),
+        same_as: None,
     }
 }
 

@@ -4,6 +4,7 @@ mod api;
 mod limits;
 mod log;
 mod plan;
+mod same;
 mod want;
 
 use std::{
@@ -13,6 +14,8 @@ use std::{
 };
 
 use knark_specs::frame::{Ending, Hello, LOG_FOLDER, Plan, PodVerdict, Portable, Probe, Stage, Status, Up};
+
+use rustc_hash::FxHashMap;
 
 use self::limits::Limits;
 use crate::{
@@ -25,6 +28,7 @@ use crate::{
     hold::Hold,
     outbox::Outbox,
     processes::Processes,
+    same::{Watch, WatchError},
 };
 
 /// Pause between looks at the ring while there are events: far below the time that fills it.
@@ -71,6 +75,9 @@ pub enum EngineError {
     /// The kernel's side can't be read.
     #[error("{0}")]
     Io(String, #[source] std::io::Error),
+    /// Files can't be watched.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
     /// The audit log can't be read.
     #[error("{0}")]
     Log(String),
@@ -133,11 +140,14 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
             limits: Limits::default(),
             incomplete: false,
             mkdirs_lost: 0,
+            same: None,
+            young: FxHashMap::default(),
             plan,
         };
         // Verdicts that are there already spare holding what they judge.
         let stopped = self.obey(&mut tracer, &mut probes)?;
         tracer.containers.scan(&mut probes)?;
+        tracer.watch_files(&mut probes)?;
         let mut servers = self::api::Watch::begin(&mut tracer, &mut probes);
         let attached = probes.attached();
         let all = attached.iter().map(probe).chain(servers.probes()).collect();
@@ -188,6 +198,7 @@ impl<E: Fn() -> Option<Ending>> Engine<E> {
                 tracer.release();
                 tracer.hold.expire(Instant::now());
                 tracer.take_repeats(probes)?;
+                tracer.look_after_files();
                 tracer.flush();
                 let complete_to = if drained.all { before.min(unsettled_ns).saturating_sub(WATERMARK_LAG) } else { 0 };
                 self.outbox.status(tracer.status(probes, complete_to)?);
@@ -285,6 +296,10 @@ struct Tracer {
     /// There are cgroups that the table lacks.
     incomplete: bool,
     mkdirs_lost: u64,
+    /// Files that are watched under whatever name.
+    same: Option<Watch>,
+    /// How many executions were seen in containers, while there are few.
+    young: FxHashMap<u64, u8>,
 }
 
 impl Tracer {
@@ -307,8 +322,9 @@ impl Tracer {
             }
             _ => {}
         }
+        self.see_files_change(record);
         let events = want::events(&self.plan, record);
-        let wanted = want::is_wanted(self.wanted.as_ref(), record);
+        let wanted = want::is_wanted(self.wanted.as_ref(), record, &self.watched_paths(record));
         // Here, and not where it is judged again: each is counted once.
         self.filtered += if wanted { 0 } else { events };
         // An exec that isn't wanted still tells what its process runs.
@@ -358,7 +374,7 @@ impl Tracer {
         for released in self.hold.release(|key| containers.is_decided(key) || known(key)) {
             for bytes in released.iter() {
                 if let Some(record) = Record::parse(bytes) {
-                    let wanted = want::is_wanted(self.wanted.as_ref(), &record);
+                    let wanted = want::is_wanted(self.wanted.as_ref(), &record, &self.watched_paths(&record));
                     self.judge(bytes, &record, if wanted { want::events(&self.plan, &record) } else { 0 });
                 }
             }
@@ -379,11 +395,11 @@ impl Tracer {
             Record::ExecArgs(part) => self.args.push(part),
             Record::Open(open) => {
                 let process = self.processes.slot(head, container, &mut self.batch);
-                encode::open(open, process, self.processes.comm(process), &mut self.batch);
+                encode::open(open, process, self.processes.comm(process), &self.watched_paths(record), &mut self.batch);
             }
             Record::Path(call) => {
                 let process = self.processes.slot(head, container, &mut self.batch);
-                encode::path_call(call, process, self.processes.comm(process), &mut self.batch);
+                encode::path_call(call, process, self.processes.comm(process), &self.watched_paths(record), &mut self.batch);
             }
             Record::Exit(exit) => {
                 let process = self.processes.slot(head, container, &mut self.batch);

@@ -21,5 +21,6 @@ pub mod local;
 pub mod outbox;
 pub mod processes;
 pub mod procfs;
+pub mod same;
 pub mod serve;
 pub mod session;

@@ -134,6 +134,11 @@ fn of_exec<'e>(exec: &Exec, process: &'e Process) -> Detail<'e> {
 fn of_file(file: &File, full: bool) -> Detail<'_> {
     let mut subjects = vec![path(&file.path)];
     subjects.extend(file.to.as_ref().map(path));
+    let same = file.same_as.get(0).map(|first| {
+        let b64 = file.same_as_b64.as_ref().and_then(|all| all.get(0));
+        let more = if file.same_as.len() > 1 { format!(" and {} more", file.same_as.len() - 1) } else { String::new() };
+        Cow::Owned(format!("same file as {}{more}", shell_word_of(first, b64)))
+    });
     let failed = file.result < 0;
     let argument = full && !failed && file.path.path_source == PathSource::Argument;
     let marks = file.path.path_marks.iter().map(|mark| match mark {
@@ -148,7 +153,7 @@ fn of_file(file: &File, full: bool) -> Detail<'_> {
         is_command: false,
         tail: change(file, full),
         error: file.error.as_deref().filter(|_| failed),
-        marks: marks.chain(argument.then_some("as given")).map(Cow::Borrowed).collect(),
+        marks: same.into_iter().chain(marks.chain(argument.then_some("as given")).map(Cow::Borrowed)).collect(),
         ..Detail::default()
     }
 }

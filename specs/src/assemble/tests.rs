@@ -85,6 +85,7 @@ const FILE: File<'static> = File {
     thread: b"",
     syscall: "openat",
     repeats: None,
+    same_as: None,
 };
 
 fn bytes(items: &[Item<'_>]) -> Vec<u8> {

@@ -244,6 +244,8 @@ fn of_file<'e>(file: &'e File, name: &str) -> Option<Field<'e>> {
     match name {
         "op" => text(file.op.name()),
         "syscall" => text(&file.syscall),
+        "same_as" => Some(Field::List(List::Texts(&file.same_as))),
+        "same_as_b64" => file.same_as_b64.as_ref().map(|paths| Field::List(List::Texts(paths))),
         "to" => file.to.as_ref().map(|path| Field::Object(Object::Path(path))),
         "flags" => file.flags.as_deref().map(|flags| Field::List(List::Flags(flags))),
         "created" => Some(Field::Bool(file.created)),

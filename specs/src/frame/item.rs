@@ -1,6 +1,6 @@
 //! What a batch holds: events, and the definitions that they refer to.
 
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Encode, bytes::ByteSlice};
 
 use super::Api;
 
@@ -413,6 +413,9 @@ pub struct File<'b> {
     /// It stands for several, which are repeats of one that was told before; `time_ns` is then when they were counted.
     #[n(21)]
     pub repeats: Option<Repeats>,
+    /// The watched paths ([`SameFiles`](super::SameFiles)) that lead to a file which is touched, but for the event's own.
+    #[cbor(n(26), borrow = "'b")]
+    pub same_as: Option<Vec<&'b ByteSlice>>,
 }
 
 /// Repeats of an event.

@@ -327,15 +327,42 @@ impl<'c> Compiler<'c> {
                 "leave one of them out",
             );
         }
+        if file.same_file {
+            self.same_file(file, field);
+        }
         FileOperation {
             ops: file.ops.clone(),
             paths: self.paths(&file.paths, &format!("{field}.paths")),
+            same_file: file.same_file,
             becomes: file.becomes.clone(),
             looser_than: file.looser_than,
             owner_other_than: file.owner_other_than,
             flags: file.flags.clone(),
             xattrs: self.texts(&file.xattrs, &format!("{field}.xattrs")),
             result: file.result,
+        }
+    }
+
+    /// Files have to be found before their other names can be known.
+    fn same_file(&mut self, file: &FileMatch, field: &str) {
+        if file.paths.is_empty() {
+            self.error(
+                &format!("{field}.sameFile"),
+                "`sameFile` needs `paths`: without them any file counts, under any name".to_owned(),
+                "say which files, or remove it",
+            );
+        }
+        for (at, path) in file.paths.iter().enumerate() {
+            let list = path.strip_prefix('$').and_then(|name| self.lists.get(name));
+            let items = list.map_or(std::slice::from_ref(path), Vec::as_slice);
+            let wide = items.iter().find(|item| PathPattern::parse(item).is_ok_and(|pattern| pattern.folder().len() <= 1));
+            if let Some(wide) = wide.cloned() {
+                self.warning(
+                    &format!("{field}.paths[{at}]"),
+                    format!("{wide:?} may be anywhere, so all folders are looked through for files whose other names count"),
+                    "begin with a folder: only so many files and folders are looked at (docs/policies.md)",
+                );
+            }
         }
     }
 
@@ -555,6 +582,9 @@ mod tests {
             ("{name: r, file: {ops: [chmod], flags: [O_TRUNC]}}", "can never match"),
             ("{name: r, file: {flags: [O_TRUNK]}}", "no flag"),
             ("{name: r, file: {paths: [etc/passwd]}}", "no path begins with"),
+            ("{name: r, file: {ops: [open], sameFile: true}}", "needs `paths`"),
+            ("{name: r, file: {paths: [\"**/id_rsa\"], sameFile: true}}", "may be anywhere"),
+            ("{name: r, exec: {}, except: [{file: {sameFile: true, paths: [/a]}}]}", "never holds"),
             ("{name: r, file: {paths: [$other]}}", "no list"),
             ("{name: r, exec: {}, except: [{file: {}}]}", "never holds"),
             ("{name: r, api: {resources: [pods/exec]}}", "can never match"),

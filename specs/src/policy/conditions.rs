@@ -69,6 +69,8 @@ pub struct FileOperation {
     pub ops: Vec<FileOp>,
     /// Files.
     pub paths: AnyOf,
+    /// Whether these count under other names, too.
+    pub same_file: bool,
     /// Properties that the mode gets.
     pub becomes: Vec<ModeProperty>,
     /// What the new mode may allow at most.
@@ -162,7 +164,8 @@ impl FileOperation {
         is(self.owner_other_than.is_none_or(|owner| gets_another_owner(owner, file)), "file.ownerOtherThan")?;
         let flags = || file.flags.iter().flatten();
         is(self.flags.is_empty() || flags().any(|flag| self.flags.iter().any(|wanted| wanted == flag)), "file.flags")?;
-        is(self.paths.is_empty() || hit(&self.paths, facts.subject()), "file.paths")?;
+        let under_other_name = || self.same_file && hit(&self.paths, facts.same());
+        is(self.paths.is_empty() || hit(&self.paths, facts.subject()) || under_other_name(), "file.paths")?;
         is(self.xattrs.is_empty() || hit(&self.xattrs, facts.xattr()), "file.xattrs")
     }
 }
@@ -231,9 +234,12 @@ pub fn describe(miss: Miss, facts: &Facts<'_>) -> String {
             format!("the {} gives the owner {}:{}", file.op.name(), text(file.uid), text(file.gid))
         }),
         "file.flags" => file_field(|file| format!("the flags are {:?}", file.flags.as_deref().unwrap_or_default())),
-        "file.paths" => file_field(|file| match &file.to {
-            Some(to) => format!("the paths are {:?} and {:?}", file.path.path, to.path),
-            None => format!("the path is {:?}", file.path.path),
+        "file.paths" => file_field(|file| {
+            let same = if file.same_as.is_empty() { String::new() } else { format!(", the same file as {:?}", file.same_as) };
+            match &file.to {
+                Some(to) => format!("the paths are {:?} and {:?}{same}", file.path.path, to.path),
+                None => format!("the path is {:?}{same}", file.path.path),
+            }
         }),
         "file.xattrs" => file_field(|file| format!("the attribute is {:?}", file.xattr.as_deref().unwrap_or_default())),
         _ => String::new(),

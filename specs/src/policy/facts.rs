@@ -30,6 +30,7 @@ pub struct Facts<'e> {
     pub event: &'e Event,
     patterns: &'e Patterns,
     subject: OnceCell<Vec<PatternId>>,
+    same: OnceCell<Vec<PatternId>>,
     exe: OnceCell<Vec<PatternId>>,
     ancestors: OnceCell<Vec<PatternId>>,
     comm: OnceCell<Vec<PatternId>>,
@@ -55,6 +56,7 @@ impl<'e> Facts<'e> {
             event,
             patterns,
             subject: OnceCell::new(),
+            same: OnceCell::new(),
             exe: OnceCell::new(),
             ancestors: OnceCell::new(),
             comm: OnceCell::new(),
@@ -83,6 +85,15 @@ impl<'e> Facts<'e> {
                 self.paths([bytes(&process.exe, process.exe_b64.as_deref()), Cow::Owned(filename)].into_iter())
             }
             What::Exit { .. } | What::Api { .. } => Vec::new(),
+        })
+    }
+
+    /// Path patterns that match another path of a file that the event is about.
+    pub fn same(&self) -> &[PatternId] {
+        let What::File { file } = &self.event.what else { return &[] };
+        self.same.get_or_init(|| {
+            let b64 = file.same_as_b64.as_ref();
+            self.paths(file.same_as.iter().enumerate().map(|(at, path)| bytes(path, b64.and_then(|all| all.get(at)))))
         })
     }
 

@@ -177,7 +177,8 @@ impl Index {
             What::Exit { .. } => return Vec::new(),
         };
         if !self.subjects.is_empty() {
-            rules.extend(facts.subject().iter().filter_map(|pattern| self.subjects.get(pattern)).flatten());
+            let subject = facts.subject().iter().chain(facts.same());
+            rules.extend(subject.filter_map(|pattern| self.subjects.get(pattern)).flatten());
         }
         if !self.exes.is_empty() {
             rules.extend(facts.exe().iter().filter_map(|pattern| self.exes.get(pattern)).flatten());

@@ -72,6 +72,14 @@ impl PathPattern {
         Ok(Self::Regex { regex: checked(&any_byte(&glob))?, begin: begin.to_owned() })
     }
 
+    /// The folder that all paths which it matches are below, ending in `/`; empty where that isn't plain. Of an exact path, that path.
+    pub fn folder(&self) -> &str {
+        match self {
+            Self::Exact(path) | Self::Folder(path) => path,
+            Self::Regex { begin, .. } => begin.rfind('/').map_or("", |at| &begin[..=at]),
+        }
+    }
+
     /// What all paths that it matches begin with, as far as that is plain; empty where nothing is.
     pub fn begin(&self) -> &str {
         match self {

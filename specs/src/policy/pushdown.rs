@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     conditions::{AnyOf, Subject},
     matcher::{Policies, Rule},
-    pattern::PathPattern,
+    pattern::{PathPattern, PatternId},
 };
 use crate::{
     cel::Condition,
-    frame::{FileOp, Want, Wanted, WantedFile},
+    frame::{FileOp, SameFiles, SamePath, Want, Wanted, WantedFile},
 };
 
 /// Folders and files that rules ask for; `None`: any.
@@ -73,6 +73,25 @@ impl Policies {
         Want { exec: wanted(execs), file }
     }
 
+    /// Which files count under whatever name, and what is asked of them; `None`: no rule asks for that.
+    pub fn same_files(&self) -> Option<SameFiles> {
+        let (mut ops, mut patterns) = (BTreeSet::new(), BTreeSet::<PatternId>::new());
+        for rule in &self.rules {
+            if let Subject::File(operation) = &rule.subject
+                && operation.same_file
+            {
+                ops.extend(if operation.ops.is_empty() { FileOp::ALL } else { &operation.ops });
+                patterns.extend(&operation.paths);
+            }
+        }
+        let path = |pattern: &PathPattern| match pattern {
+            PathPattern::Exact(path) | PathPattern::Folder(path) => SamePath::Plain(path.clone()),
+            PathPattern::Regex { regex, .. } => SamePath::Regex { folder: pattern.folder().to_owned(), regex: regex.clone() },
+        };
+        let paths: Vec<_> = patterns.into_iter().filter_map(|id| self.patterns.paths.pattern(id)).map(path).collect();
+        (!paths.is_empty()).then(|| SameFiles { ops: ops.into_iter().copied().collect(), paths })
+    }
+
     fn places(&self, patterns: &AnyOf) -> Places {
         if patterns.is_empty() {
             return None;
@@ -85,10 +104,7 @@ impl Policies {
 /// The file that a pattern is about, or the folder that all its paths are in. A name without a place, such as that of a memfd,
 /// has none.
 fn place(pattern: &PathPattern) -> Option<String> {
-    let place = match pattern {
-        PathPattern::Exact(path) | PathPattern::Folder(path) => path.as_str(),
-        PathPattern::Regex { begin, .. } => &begin[..=begin.rfind('/')?],
-    };
+    let place = pattern.folder();
     (place.starts_with('/') && place.len() > 1).then(|| place.to_owned())
 }
 

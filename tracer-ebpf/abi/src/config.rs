@@ -126,8 +126,29 @@ pub struct Config {
     pub event_ns: u64,
     /// By operation: whether programs on the kernel's functions add what is found to the records that its tracepoints begin.
     pub joined: u64,
+    /// Effects that are wanted on watched files ([`FileId`]) whatever the path; 0: no files are watched.
+    pub same: u32,
+    /// Zero.
+    pub pad: u32,
 }
-const _: () = assert!(size_of::<Config>() == 80);
+const _: () = assert!(size_of::<Config>() == 88);
+
+/// A file as the kernel tells it from others, whichever name leads to it: the key of the map of watched files. The value is a
+/// number that user space gives it, not 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileId {
+    /// Inode number.
+    pub ino: u64,
+    /// The super block's device, as the kernel encodes it. stat(2) may tell another one (overlay, btrfs).
+    pub dev: u32,
+    /// Most file systems give each file another one, also where its inode's number was another file's before.
+    pub generation: u32,
+}
+const _: () = assert!(size_of::<FileId>() == 16);
+
+/// So many files can be watched.
+pub const WATCHED_FILES: u32 = 16_384;
 
 /// How to read a call's arguments: each field is the argument's index, or one of the constants below.
 #[repr(C)]
@@ -275,8 +296,9 @@ pub struct Offsets {
     pub idmap_nr_extents: u32,
     pub idmap_extent: u32,
     pub idmap_reverse: u32,
+    pub inode_i_generation: u32,
 }
-const _: () = assert!(size_of::<Offsets>() == 84 * 4);
+const _: () = assert!(size_of::<Offsets>() == 85 * 4);
 
 /// One kind of event on one CPU.
 #[repr(C)]

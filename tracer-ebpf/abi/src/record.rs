@@ -200,8 +200,12 @@ pub struct OpenBody {
     pub name_flags: u8,
     /// Zero.
     pub pad: [u8; 2],
+    /// The number of the watched file ([`crate::FileId`]) that this is; 0: none of them.
+    pub same: u32,
+    /// Zero.
+    pub pad_end: u32,
 }
-const _: () = assert!(size_of::<OpenBody>() == 56);
+const _: () = assert!(size_of::<OpenBody>() == 64);
 
 /// In [`PathBody::nr`]: the record is of a function of the kernel, whoever called it, or such functions add to it. It is counted as
 /// seen when it ends, since only then it is known whether it is wanted.
@@ -251,8 +255,11 @@ pub struct PathBody {
     pub xattr_flags: u8,
     /// The programs' own note while the call is under way, see [`crate::note`].
     pub note: u8,
+    /// For each of the two parts, the number of the watched file ([`crate::FileId`]) that the kernel found; 0: none of them, or nobody
+    /// looked.
+    pub same: [u32; 2],
 }
-const _: () = assert!(size_of::<PathBody>() == 120);
+const _: () = assert!(size_of::<PathBody>() == 128);
 
 /// A process that the executing one descends from.
 #[repr(C)]

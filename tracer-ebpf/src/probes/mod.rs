@@ -12,6 +12,7 @@ mod cgroup;
 mod exec;
 mod exit;
 mod fork;
+mod identify;
 mod open_exit;
 mod path_enter;
 mod path_exit;

@@ -10,7 +10,7 @@ use crate::{
     call::{argument, part},
     head, kernel,
     record::{self, Out},
-    scope,
+    same, scope,
     scratch::{self, Scratch},
     wanted::{self, Wanted, knark_wanted_argument, knark_wanted_walked},
 };
@@ -64,6 +64,7 @@ unsafe fn enter(s: *mut Scratch, number: u32, call: Call, nr: u32, verdict: u8) 
         (*body).inode = Inode { ino: 0, size: 0, dev: 0, mode: 0, uid: 0, gid: 0 };
         (*body).xattr_len = 0;
         (*body).xattr_flags = 0;
+        (*body).same = [0; 2];
         (*body).note = effect | note::WANTED;
         if !known {
             (*head).marks |= mark::NO_REGS;
@@ -75,7 +76,7 @@ unsafe fn enter(s: *mut Scratch, number: u32, call: Call, nr: u32, verdict: u8) 
         if known {
             parts(s, number, call);
         }
-        if wanted == Wanted::ByPath && call.second_dir == Call::NO && !by_path(number, &raw const (*body).first, effect) {
+        if wanted == Wanted::ByPath && call.second_dir == Call::NO && !by_path(number, body, effect) {
             if !joined {
                 return false;
             }
@@ -93,13 +94,16 @@ unsafe fn enter(s: *mut Scratch, number: u32, call: Call, nr: u32, verdict: u8) 
 /// Whether a call with one path is wanted on it. Its strings are the first of the record.
 ///
 /// # Safety
-/// `part` must be valid.
+/// `body` must be valid.
 #[inline(always)]
-pub unsafe fn by_path(number: u32, part: *const PathPart, effect: u8) -> bool {
+pub unsafe fn by_path(number: u32, body: *const PathBody, effect: u8) -> bool {
     const STRINGS: u32 = (size_of::<Header>() + size_of::<PathBody>()) as u32;
     // SAFETY: by this function's contract.
-    let PathPart { walked_len, name_len, walked_flags, name_flags, .. } = unsafe { *part };
-    if name_flags == 0 && walked_flags & found::NONE == 0 {
+    let PathPart { walked_len, name_len, walked_flags, name_flags, .. } = unsafe { (*body).first };
+    // SAFETY: by this function's contract.
+    if same::is_wanted(unsafe { (*body).same[0] }, effect) {
+        true
+    } else if name_flags == 0 && walked_flags & found::NONE == 0 {
         knark_wanted_walked(number, u32::from(effect)) != 0
     } else if name_flags == text::PRESENT && walked_flags == 0 && walked_len == 0 {
         knark_wanted_argument(number, STRINGS, u32::from(name_len), u32::from(effect)) != 0

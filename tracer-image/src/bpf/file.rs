@@ -119,6 +119,8 @@ pub struct Open<'a> {
     pub path: PathName<'a>,
     /// The file.
     pub inode: Option<Inode>,
+    /// The number of the watched file that it is ([`super::WatchedFiles`]); 0: none of them.
+    pub same: u32,
 }
 
 impl Open<'_> {
@@ -165,6 +167,8 @@ pub struct PathCall<'a> {
     pub xattr: Option<Xattr<'a>>,
     /// The file as it was before, where a descriptor was given.
     pub before: Option<Inode>,
+    /// For each path, the number of the watched file ([`super::WatchedFiles`]) that the kernel found; 0: none of them, or it wasn't seen.
+    pub same: [u32; 2],
 }
 
 /// The name of an extended attribute.

@@ -64,6 +64,41 @@ pub(super) fn function(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(link) })
 }
 
+/// Runs a program of a raw tracepoint once, in the calling thread, with this argument; gives what it returned.
+#[expect(unsafe_code, reason = "the loader can do this only while it has the program to itself")]
+pub(super) fn run_once(program: BorrowedFd<'_>, argument: u64) -> io::Result<u32> {
+    const BPF_PROG_TEST_RUN: libc::c_int = 10;
+    /// `union bpf_attr`, its part for this command.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attributes {
+        program: u32,
+        returned: u32,
+        data_size_in: u32,
+        data_size_out: u32,
+        data_in: u64,
+        data_out: u64,
+        repeat: u32,
+        duration: u32,
+        context_size_in: u32,
+        context_size_out: u32,
+        context_in: u64,
+        context_out: u64,
+        flags: u32,
+        cpu: u32,
+    }
+    let arguments = [argument];
+    let mut attributes = Attributes {
+        program: u32::try_from(program.as_raw_fd()).map_err(io::Error::other)?,
+        context_size_in: u32::try_from(size_of_val(&arguments)).map_err(io::Error::other)?,
+        context_in: arguments.as_ptr() as u64,
+        ..Attributes::default()
+    };
+    // SAFETY: the attributes are valid for the length that is given, as are the arguments, and both outlive the call.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut attributes, size_of::<Attributes>()) };
+    if done == 0 { Ok(attributes.returned) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Closes tracepoints without waiting. The kernel waits for all CPUs at each of them, one after the other, so that it takes
 /// some seconds for all, and a process that ends takes that long as well. A process of its own is left to it, which has
 /// nothing open but them and ends with the last.

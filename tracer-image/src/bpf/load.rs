@@ -17,14 +17,14 @@ use aya::{
 use knark_abi::{CONTROL, Config, ExeKey, WANTED_BYTES, control, feature, scope};
 
 use super::{
-    Aggregate, AttachError, CgroupVersion, Hierarchy, Missing, Options, ProbeState, ProbeStatus, Tier, Wanted, api,
+    Aggregate, AttachError, CgroupVersion, Effects, Hierarchy, Missing, Options, ProbeState, ProbeStatus, Tier, Wanted, api,
     btf::Btf,
     calls::{self, WATCHED},
     cgroups, link, offsets, precise,
     refusal::{loading, refused, verdict},
     storm,
     tracefs::Events,
-    wanted,
+    wanted, watched,
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/knark"));
@@ -70,7 +70,7 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
     let mut config = config(options, &btf, hierarchy, wanted.as_ref())?;
     let calls = calls::table();
     let numbers = calls::numbers();
-    let asked = |call: &calls::Watched| options.wanted.as_ref().is_none_or(|wanted| wanted.could_be(call.effects()));
+    let asked = |call: &calls::Watched| options.wanted.as_ref().is_none_or(|wanted| wanted.asks_for(call.effects()));
     let precise = (options.events.file && options.precise).then(|| precise::plan(&btf, asked));
     (config.copied_names, config.joined) = precise.as_ref().map_or((0, 0), |plan| (plan.copied_names, plan.joined));
     let by_tgid = config.scope & (scope::TGID | scope::EXE) != 0;
@@ -94,6 +94,7 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
         ("REPEATS", options.aggregate.is_some()),
         ("RATE_OF", options.events_per_second.is_some()),
         ("RATES", options.events_per_second.is_some()),
+        ("WATCHED", config.same != 0),
     ] {
         if !used {
             setup.map_max_entries(map, 1);
@@ -175,6 +176,7 @@ fn config(
     };
     config.event_ns = options.events_per_second.map_or(0, |rate| NANOS / u64::from(rate.get()).min(NANOS));
     config.body_bytes = options.body_bytes;
+    config.same = Effects::default().with(&options.same).bits();
     config.compat = offsets::compat();
     if let Some(hierarchy) = hierarchy {
         config.hierarchy = hierarchy.id;
@@ -255,6 +257,7 @@ fn verify(ebpf: &mut Ebpf, internal: &[Internal], options: &Options) -> Result<O
             let internal = internal.iter().find(|probe| probe.program == name);
             let asked = match name.as_str() {
                 name if precise::owns(name) => false,
+                watched::PROGRAM => options.events.file && !options.same.is_empty(),
                 name if api::PROGRAMS.contains(&name) => options.events.api,
                 name if api::BODY_PROGRAMS.contains(&name) => options.events.api && options.body_bytes > 0,
                 _ => options.events.file,
@@ -262,11 +265,13 @@ fn verify(ebpf: &mut Ebpf, internal: &[Internal], options: &Options) -> Result<O
             if !internal.map_or(asked, |probe| probe.wanted) {
                 continue;
             }
+            let is_run_by_hand = name == watched::PROGRAM;
             threads.push((
                 name,
                 scope.spawn(move || match (program, internal) {
                     (Program::RawTracePoint(program), Some(_)) => program.load(),
                     (Program::TracePoint(program), None) => program.load(),
+                    (Program::RawTracePoint(program), None) if is_run_by_hand => program.load(),
                     (Program::UProbe(program), None) => program.load(),
                     _ => Err(ProgramError::UnexpectedProgramType),
                 }),

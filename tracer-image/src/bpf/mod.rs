@@ -32,6 +32,7 @@ mod refusal;
 mod storm;
 mod tracefs;
 mod wanted;
+mod watched;
 
 pub use api::ApiProbes;
 pub use calls::call_name;
@@ -40,10 +41,11 @@ pub use counters::{Count, Counters};
 pub use error::{AttachError, MapError};
 pub use exec::{Ancestor, Ancestors, Args, Exec, ExecArgs, Upper};
 pub use file::{Open, PathCall, PathName, PathSource, Xattr};
-pub use knark_abi::{Op, UNMAPPED, kind, mark, site, text, walk};
+pub use knark_abi::{FileId, Op, UNMAPPED, kind, mark, site, text, walk};
 pub use plan::{API_SERVER, Missing, ProbeState, ProbeStatus, Tier, not_precise};
 pub use probes::{Aggregate, Events, Options, Probes, Scope, Verdict};
 pub use record::{Api, ApiBody, Cgroup, Exit, Head, Inode, Record, Repeats};
 pub use wanted::Wanted;
+pub use watched::WatchedFiles;
 
 use wanted::Effects;

@@ -108,6 +108,7 @@ pub(super) fn of(btf: &Btf) -> Result<Offsets, Error> {
         idmap_nr_extents: btf.offset("uid_gid_map", "nr_extents")?,
         idmap_extent: btf.offset("uid_gid_map", "extent")?,
         idmap_reverse: btf.offset("uid_gid_map", "reverse")?,
+        inode_i_generation: btf.offset("inode", "i_generation")?,
     })
 }
 

@@ -193,6 +193,7 @@ fn open(head: Head, op: Op, mut rest: Bytes<'_>) -> Option<Open<'_>> {
             name_flags: body.name_flags,
         },
         inode: inode(&head, &body.inode),
+        same: body.same,
     })
 }
 
@@ -234,6 +235,7 @@ fn path(head: Head, op: Op, mut rest: Bytes<'_>) -> Option<PathCall<'_>> {
         second: (second.walked_flags != 0 || second.name_flags != 0).then_some(second),
         xattr: (body.xattr_flags != 0).then_some(Xattr { name: xattr, flags: body.xattr_flags }),
         before: inode(&head, &body.inode),
+        same: body.same,
     })
 }
 
@@ -307,6 +309,7 @@ mod tests {
             xattr_len: 0,
             xattr_flags: 0,
             note: 0,
+            same: [3, 4],
         };
         let late = first_flags & text::LATE != 0;
         whole(kind::PATH, Op::Rename, &bytes_of(&body), if late { b"/w/toone" } else { b"/wone/to" })
@@ -356,6 +359,7 @@ mod tests {
             xattr_len: 0,
             xattr_flags: 0,
             note: 0,
+            same: [3, 4],
         };
         body.first.real_len = 5;
         let bytes = whole(kind::PATH, Op::Renameat, &bytes_of(&body), b"/wlink/to/r/al");
@@ -366,7 +370,7 @@ mod tests {
         );
         let second = call.second.unwrap();
         assert_eq!((&second.joined()[..], second.source()), (&b"/to"[..], PathSource::Argument));
-        assert_eq!(call.before.unwrap().mode, 0o100_644);
+        assert_eq!((call.before.unwrap().mode, call.same), (0o100_644, [3, 4]));
         for len in 0..bytes.len() {
             assert!(record(&bytes[..len]).is_none());
         }
@@ -385,6 +389,8 @@ mod tests {
             walked_flags: 1,
             name_flags: 0,
             pad: [0; 2],
+            same: 5,
+            pad_end: 0,
         };
         let exec = ExecBody {
             inode: abi::Inode::default(),

@@ -13,11 +13,12 @@ use aya::{
     maps::{HashMap, Map, MapData, MapError as LoaderMapError, PerCpuArray, RingBuf},
 };
 use knark_abi::{ApiLayout, control, kind, scope, verdict};
+use knark_specs::frame::FileOp;
 use rustix::event::epoll;
 
 use super::{
-    ApiProbes, AttachError, Count, Counters, Hierarchy, MapError, ProbeStatus, Record, Wanted, api, cgroups, info, link, load,
-    parse, storm,
+    ApiProbes, AttachError, Count, Counters, Hierarchy, MapError, ProbeStatus, Record, Wanted, WatchedFiles, api, cgroups, info,
+    link, load, parse, storm,
 };
 use crate::api::binary::Site;
 
@@ -35,6 +36,8 @@ pub struct Options {
     pub body_bytes: u32,
     /// Of the events of files, those that are wanted, as far as the kernel can tell; None: all.
     pub wanted: Option<Wanted>,
+    /// What is wanted of watched files ([`Probes::take_watched`]) whatever the path; empty: none are watched.
+    pub same: Vec<FileOp>,
     /// Processes that are never reported: knark's own. At most [`knark_abi::EXCLUDED`].
     pub exclude_tgids: Vec<u32>,
     /// BTF of the kernel, for one that has none of its own.
@@ -66,6 +69,7 @@ impl Default for Options {
             events: Events { exec: true, file: true, exit: false, api: false },
             body_bytes: 0,
             wanted: None,
+            same: Vec::new(),
             exclude_tgids: vec![std::process::id()],
             btf: None,
             precise: true,
@@ -132,6 +136,7 @@ pub struct Probes {
     missed: Option<u64>,
     /// Why there are no programs for bodies, where these are wanted.
     bodiless: Option<AttachError>,
+    watched: Option<WatchedFiles>,
 }
 
 impl Probes {
@@ -149,6 +154,8 @@ impl Probes {
             .ok_or(LoaderMapError::InvalidMapType { map_type: 0 })
             .and_then(RingBuf::try_from)
             .map_err(|e| AttachError::Failed { what: "mapping the ring buffer".into(), source: e.into() })?;
+        let watches = options.events.file && !options.same.is_empty();
+        let watched = watches.then(|| WatchedFiles::of(&mut ebpf)).transpose()?;
         let epoll = watch(ring.as_fd()).map_err(|e| failed("watching the ring buffer", e))?;
         let mut probes = Probes {
             enters,
@@ -164,9 +171,15 @@ impl Probes {
             stopped: false,
             missed: None,
             bodiless,
+            watched,
         };
         probes.find_exes();
         Ok(probes)
+    }
+
+    /// The kernel's set of watched files, once; None where none are to be watched.
+    pub fn take_watched(&mut self) -> Option<WatchedFiles> {
+        self.watched.take()
     }
 
     /// Every probe, and what became of it.

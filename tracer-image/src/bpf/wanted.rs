@@ -30,6 +30,11 @@ impl Effects {
         self.0 |= others.0;
     }
 
+    /// A bit for each operation, by its number.
+    pub(super) const fn bits(self) -> u32 {
+        self.0
+    }
+
     pub(super) const fn has_any(self, of: Effects) -> bool {
         self.0 & of.0 != 0
     }
@@ -43,7 +48,14 @@ pub struct Wanted {
     paths: FxHashMap<Box<[u8]>, Effects>,
     /// The longest of those that are folders.
     longest_folder: usize,
+    /// What is wanted of watched files, whatever their paths.
+    same: Effects,
+    /// Of these paths the tracer itself has to know when another file takes the place, or there is none any more.
+    watched: Vec<Box<[u8]>>,
 }
+
+/// How a path comes to lead to another file.
+const REPLACES: [FileOp; 5] = [FileOp::Create, FileOp::Rename, FileOp::Link, FileOp::Symlink, FileOp::Unlink];
 
 /// What the programs are told.
 pub(super) struct Kernel {
@@ -67,6 +79,26 @@ impl Wanted {
         all
     }
 
+    /// With the files that are watched under whatever name.
+    #[must_use]
+    pub fn with_same(mut self, files: Option<&frame::SameFiles>) -> Wanted {
+        let Some(files) = files else { return self };
+        self.same = Effects::default().with(&files.ops);
+        let place = |path: &frame::SamePath| match path {
+            frame::SamePath::Plain(path) => path.clone(),
+            frame::SamePath::Regex { folder, .. } => folder.clone(),
+        };
+        // Changes anywhere are too many to hear of: the tracer looks again by itself, too.
+        let places = files.paths.iter().map(place).filter(|place| place.starts_with('/') && place.len() > 1);
+        self.watched = places.map(|place| place.into_bytes().into()).collect();
+        self
+    }
+
+    /// Whether an operation is wanted on a watched file that has this path.
+    pub fn same_file(&self, op: FileOp, path: &[u8]) -> bool {
+        self.same.has_any(Effects::of(op)) && self.has(Effects::of(op), path)
+    }
+
     /// Whether an execution is wanted, of this path.
     pub fn exec(&self, path: &[u8]) -> bool {
         self.has(Effects::EXEC, path)
@@ -84,8 +116,13 @@ impl Wanted {
     }
 
     /// Whether any of these is wanted on any path.
-    pub(super) fn could_be(&self, effects: Effects) -> bool {
+    fn could_be(&self, effects: Effects) -> bool {
         self.anywhere.has_any(effects) || self.somewhere.has_any(effects)
+    }
+
+    /// Whether probes for any of these are wanted.
+    pub(super) fn asks_for(&self, effects: Effects) -> bool {
+        self.could_be(effects) || !self.watched.is_empty() && effects.has_any(Effects::default().with(&REPLACES))
     }
 
     fn add(&mut self, effects: Effects, paths: &frame::Wanted) {
@@ -109,12 +146,14 @@ impl Wanted {
 
     /// As the programs are told it: they let through at least what [`Self::file`] does.
     pub(super) fn kernel(&self) -> Kernel {
-        let (anywhere, somewhere) = (self.anywhere.0 & Effects::FILE.0, self.somewhere.0 & Effects::FILE.0);
-        if self.paths.len() > KERNEL_PATHS {
+        let replaces = if self.watched.is_empty() { Effects::default() } else { Effects::default().with(&REPLACES) };
+        let (anywhere, somewhere) = (self.anywhere.0 & Effects::FILE.0, (self.somewhere.0 | replaces.0) & Effects::FILE.0);
+        if self.paths.len() + self.watched.len() > KERNEL_PATHS {
             return Kernel { anywhere: anywhere | somewhere, somewhere: 0, paths: Vec::new() };
         }
         let mut keys: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
-        for (path, effects) in &self.paths {
+        let watched = self.watched.iter().map(|path| (path, &replaces));
+        for (path, effects) in self.paths.iter().chain(watched) {
             let mut key = path.to_vec();
             if !key.ends_with(b"/") {
                 key.push(0);

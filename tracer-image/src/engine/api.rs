@@ -122,7 +122,8 @@ impl Tracer {
         self.requests.unsettled_since().unwrap_or(u64::MAX)
     }
 
-    fn note(&mut self, text: &str) {
+    /// Tells the user something.
+    pub(super) fn note(&mut self, text: &str) {
         batch::put(&Item::Note(text), &mut self.batch);
     }
 

@@ -26,7 +26,8 @@ pub fn options(plan: &Plan) -> Result<Options, EngineError> {
         comm[..length].copy_from_slice(&name.as_bytes()[..length]);
         comm
     };
-    let wanted = plan.want.as_ref().map(Wanted::new);
+    let same = plan.same.as_ref().filter(|_| plan.file);
+    let wanted = plan.want.as_ref().map(|want| Wanted::new(want).with_same(same));
     let mut options = Options {
         scope: Scope {
             cgroups: true,
@@ -42,6 +43,7 @@ pub fn options(plan: &Plan) -> Result<Options, EngineError> {
             api: plan.api,
         },
         wanted,
+        same: same.map(|same| same.ops.clone()).unwrap_or_default(),
         events_per_second: plan.events_per_second.and_then(NonZeroU32::new),
         aggregate: plan.aggregate.map(|by| match by {
             Aggregate::Exe => bpf::Aggregate::ByExe,

@@ -25,6 +25,7 @@ mod paths;
 #[cfg(target_arch = "x86_64")]
 mod processes;
 mod races;
+mod same;
 mod scopes;
 mod storms;
 mod wanted;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt::Write as _, path::PathBuf};
 
 use knark_specs::{
-    frame::{FileOp, Want, Wanted},
+    frame::{FileOp, SameFiles, SamePath, Want, Wanted},
     policy::{LabelSelector, Rule, TracePolicySpec},
 };
 
@@ -57,6 +57,7 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
         text.push('\n');
     }
     kernel(&set.policies.want(), &mut text);
+    watched(set.policies.same_files().as_ref(), &mut text);
     missed(&set, &mut text);
     print(&escape::lines(&text))
 }
@@ -108,6 +109,9 @@ fn describe(rule: &Rule, text: &mut String) {
         if file.paths.iter().any(|path| path.contains(['*', '?', '[', '{']) || path.starts_with("regex:")) {
             later.push("the patterns of file.paths");
         }
+        if file.same_file {
+            text.push_str("    the files that have these paths are watched under their other names, too\n");
+        }
     }
     if rule.api.is_some() {
         text.push_str("    probes: uprobes in the API server, which tell of every request\n");
@@ -146,6 +150,24 @@ fn kernel(want: &Want, text: &mut String) {
     }
 }
 
+/// Which files are looked up, so that they are known under whatever name.
+fn watched(files: Option<&SameFiles>, text: &mut String) {
+    let Some(files) = files else { return };
+    let place = |path: &SamePath| match path {
+        SamePath::Plain(path) if path.ends_with('/') => format!("all below {path}"),
+        SamePath::Plain(path) => path.clone(),
+        SamePath::Regex { folder, .. } if folder.is_empty() => "what globs match below /".to_owned(),
+        SamePath::Regex { folder, .. } => format!("what globs match below {folder}"),
+    };
+    let places: BTreeSet<String> = files.paths.iter().map(place).collect();
+    let names: Vec<_> = files.ops.iter().map(|op| op.name()).collect();
+    let rest = places.len().saturating_sub(NAMED);
+    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    let some = places.into_iter().take(NAMED).collect::<Vec<_>>().join(", ");
+    let _ = writeln!(text, "  {} on these files under whatever name (sameFile): {some}{more}", names.join(", "));
+    text.push_str("  what makes, moves and removes names there, for the tracer itself: the files are then looked up anew\n");
+}
+
 fn missed(set: &Set, text: &mut String) {
     let ops: BTreeSet<_> = set.policies.want().file.iter().flat_map(|file| file.ops.clone()).collect();
     let mut notes = Vec::new();
@@ -154,6 +176,9 @@ fn missed(set: &Set, text: &mut String) {
     }
     if !ops.is_empty() {
         notes.push("portable tier: what io_uring and 32-bit system calls do is not seen; opens are of this tier everywhere (docs/coverage.md)");
+    }
+    if set.policies.same_files().is_some() {
+        notes.push("sameFile: in the portable tier only opens and calls on descriptors tell which file it is; a file that has just taken a watched path is known under other names once it has been looked up");
     }
     if set.policies.wants_api() {
         notes.push("api: only requests to API servers that run on a traced node are seen, not those of a managed control plane");

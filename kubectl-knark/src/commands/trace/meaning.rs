@@ -182,6 +182,7 @@ impl Args {
         }
         Ok(Plan {
             want: fixed.map(Policies::want),
+            same: policies.and_then(Policies::same_files),
             exec: on(Kind::Exec),
             file: on(Kind::File),
             exit: on(Kind::Exit),

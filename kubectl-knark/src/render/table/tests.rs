@@ -31,6 +31,8 @@ fn file(op: FileOp, path: &str) -> Event {
         op,
         syscall: String::new(),
         path,
+        same_as: knark_specs::texts::Texts::default(),
+        same_as_b64: None,
         to: None,
         flags: None,
         created: false,
@@ -123,6 +125,15 @@ fn shown(layout: Layout, scene: &Scene<'_>, events: &[Event], matches: &[Match])
         table.event(event, matches, &mut out).unwrap();
     }
     String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn other_names_are_told() {
+    let same = |paths: &[&str]| changed(file(FileOp::Open, "/tmp/x"), |f| f.same_as = paths.iter().collect());
+    let table = lines(None, false, false, &[same(&["/etc/shadow"]), same(&["/etc/a b", "/etc/shadow"])]);
+    for words in ["/tmp/x (same file as /etc/shadow)", "/tmp/x (same file as '/etc/a b' and 1 more)"] {
+        assert!(table.contains(words), "{words}: {table}");
+    }
 }
 
 fn some() -> Vec<Event> {

@@ -1,0 +1,310 @@
+//! The files below a root that have watched paths.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+};
+
+use knark_specs::{
+    frame::{SameFiles, SamePath},
+    policy::pattern::{PathPattern, Paths, PatternError},
+};
+use rustix::{
+    fs::{Dir, FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, openat, openat2},
+    io::Errno,
+};
+
+use crate::bpf::FileId;
+
+/// So many files that globs match are watched below a root ...
+pub const FILES: usize = 1_024;
+/// ... and so many names in folders are looked at for that.
+pub const ENTRIES: usize = 20_000;
+/// Folders are looked through down to this depth below the one that a glob begins with.
+const DEPTH: usize = 32;
+
+/// File systems that hold no files of anybody's: proc, sysfs, the two of control groups, debugfs, tracefs, bpf, securityfs.
+const MADE_UP: [u64; 8] = [0x9fa0, 0x6265_6572, 0x0027_e0eb, 0x6367_7270, 0x6462_6720, 0x7472_6163, 0xcafe_4a11, 0x7363_6673];
+
+/// Which paths are watched.
+#[derive(Debug, Default)]
+pub struct Sought {
+    exact: Vec<String>,
+    /// What is to be looked through: none lies within another one.
+    folders: Vec<String>,
+    patterns: Paths,
+}
+
+/// What there is.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The paths of files.
+    pub files: BTreeMap<FileId, BTreeSet<Box<[u8]>>>,
+    /// There is more in folders than is looked at.
+    pub is_cut: bool,
+    /// A file could not be looked at: which, and why.
+    pub failed: Option<(String, io::Error)>,
+    by_glob: usize,
+    entries: usize,
+}
+
+impl Sought {
+    /// Of a plan.
+    pub fn new(files: &SameFiles) -> Result<Self, PatternError> {
+        let (mut sought, mut folders) = (Sought::default(), BTreeSet::new());
+        for path in &files.paths {
+            let (pattern, folder) = match path {
+                SamePath::Plain(path) if path.ends_with('/') => (PathPattern::Folder(path.clone()), Some(path.as_str())),
+                SamePath::Plain(path) => (PathPattern::Exact(path.clone()), None),
+                SamePath::Regex { folder, regex } => {
+                    let folder = if folder.is_empty() { "/" } else { folder };
+                    (PathPattern::Regex { regex: regex.clone(), begin: folder.to_owned() }, Some(folder))
+                }
+            };
+            sought.patterns.add(&pattern);
+            match folder {
+                // What isn't below the root has no such path: the names of pipes and the like.
+                _ if !pattern.folder().starts_with('/') => {}
+                Some(folder) => drop(folders.insert(folder.to_owned())),
+                None => sought.exact.extend(match pattern {
+                    PathPattern::Exact(path) => Some(path),
+                    PathPattern::Folder(_) | PathPattern::Regex { .. } => None,
+                }),
+            }
+        }
+        sought.patterns.finish()?;
+        // One that contains others comes before them.
+        for folder in folders {
+            if !sought.folders.last().is_some_and(|outer| folder.starts_with(outer.as_str())) {
+                sought.folders.push(folder);
+            }
+        }
+        Ok(sought)
+    }
+
+    /// Whether this path is watched.
+    pub fn has(&self, path: &[u8]) -> bool {
+        !self.patterns.find(path).is_empty()
+    }
+
+    /// Looks below a root. `identify` tells how the kernel knows what is open.
+    pub fn find(&self, root: BorrowedFd<'_>, mut identify: impl FnMut(BorrowedFd<'_>) -> io::Result<FileId>) -> Found {
+        let mut found = Found::default();
+        for path in &self.exact {
+            match open(root, path.as_bytes(), OFlags::PATH) {
+                Ok(file) => found.add(file.as_fd(), path.as_bytes(), &mut identify),
+                Err(error) => found.missed(path.as_bytes(), error),
+            }
+        }
+        for folder in &self.folders {
+            match open(root, folder.as_bytes(), OFlags::RDONLY | OFlags::DIRECTORY) {
+                Ok(opened) => self.look_through(root, opened, folder.as_bytes(), &mut found, &mut identify),
+                Err(error) => found.missed(folder.as_bytes(), error),
+            }
+        }
+        found
+    }
+
+    fn look_through(
+        &self,
+        root: BorrowedFd<'_>,
+        folder: OwnedFd,
+        path: &[u8],
+        found: &mut Found,
+        identify: &mut impl FnMut(BorrowedFd<'_>) -> io::Result<FileId>,
+    ) {
+        // Each is opened when its turn comes: there may be many, and descriptors are few.
+        let mut waiting = vec![(path.to_vec(), 0)];
+        let mut first = Some(folder);
+        while let Some((path, depth)) = waiting.pop() {
+            let folder = match first.take() {
+                Some(folder) => Ok(folder),
+                None => open_folder(root, &path),
+            };
+            let folder = match folder {
+                Ok(folder) => folder,
+                Err(error) => {
+                    found.missed(&path, error);
+                    continue;
+                }
+            };
+            if is_made_up(&folder) {
+                continue;
+            }
+            let Ok(entries) = Dir::read_from(&folder) else { continue };
+            for entry in entries.flatten() {
+                let name = entry.file_name().to_bytes();
+                if name == b"." || name == b".." {
+                    continue;
+                }
+                found.entries += 1;
+                if found.entries > ENTRIES || found.by_glob >= FILES {
+                    found.is_cut = true;
+                    return;
+                }
+                let whole = [&path, name].concat();
+                if is_folder(&folder, &entry) {
+                    if depth < DEPTH {
+                        waiting.push(([&whole[..], b"/"].concat(), depth + 1));
+                    } else {
+                        found.is_cut = true;
+                    }
+                } else if self.has(&whole) {
+                    found.by_glob += 1;
+                    match open(root, &whole, OFlags::PATH) {
+                        Ok(file) => found.add(file.as_fd(), &whole, identify),
+                        Err(error) => found.missed(&whole, error),
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Found {
+    fn add(&mut self, file: BorrowedFd<'_>, path: &[u8], identify: &mut impl FnMut(BorrowedFd<'_>) -> io::Result<FileId>) {
+        match identify(file) {
+            Ok(id) => drop(self.files.entry(id).or_default().insert(path.into())),
+            Err(error) => self.fail(path, error),
+        }
+    }
+
+    fn missed(&mut self, path: &[u8], error: Errno) {
+        // It isn't there, which is what is found of most.
+        if !matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) {
+            self.fail(path, error.into());
+        }
+    }
+
+    fn fail(&mut self, path: &[u8], error: io::Error) {
+        self.failed.get_or_insert_with(|| (String::from_utf8_lossy(path).into_owned(), error));
+    }
+}
+
+/// Opens a path as the processes below the root would. That it is a path only keeps devices and pipes from noticing.
+fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
+/// A folder whose last component is no link to another.
+fn open_folder(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
+    // A slash at the end would follow a link.
+    let path = path.strip_suffix(b"/").unwrap_or(path);
+    open(root, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)
+}
+
+fn is_made_up(folder: &OwnedFd) -> bool {
+    fstatfs(folder).is_ok_and(|found| u64::try_from(found.f_type).is_ok_and(|kind| MADE_UP.contains(&kind)))
+}
+
+/// Whether an entry is a folder, and no link to one.
+fn is_folder(folder: &OwnedFd, entry: &rustix::fs::DirEntry) -> bool {
+    match entry.file_type() {
+        FileType::Unknown => {
+            let opened = openat(folder, entry.file_name(), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+            opened.and_then(fstat).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+        }
+        kind => kind == FileType::Directory,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{MetadataExt as _, symlink},
+        path::Path,
+    };
+
+    use super::*;
+
+    /// As stat tells it, which will do on an ordinary file system.
+    fn identify(file: BorrowedFd<'_>) -> io::Result<FileId> {
+        let stat = fstat(file)?;
+        Ok(FileId { ino: stat.st_ino, dev: 0, generation: 0 })
+    }
+
+    fn plain(path: &str) -> SamePath {
+        SamePath::Plain(path.into())
+    }
+
+    fn regex(folder: &str, regex: &str) -> SamePath {
+        SamePath::Regex { folder: folder.into(), regex: regex.into() }
+    }
+
+    fn sought(paths: Vec<SamePath>) -> Sought {
+        Sought::new(&SameFiles { ops: Vec::new(), paths }).unwrap()
+    }
+
+    fn look(root: &Path, paths: Vec<SamePath>) -> Found {
+        sought(paths).find(fs::File::open(root).unwrap().as_fd(), identify)
+    }
+
+    fn names(root: &Path, found: &Found, file: &str) -> Vec<String> {
+        let ino = fs::metadata(root.join(file)).unwrap().ino();
+        let names = found.files.get(&FileId { ino, dev: 0, generation: 0 }).into_iter().flatten();
+        names.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+    }
+
+    #[test]
+    fn files_are_found_as_who_lives_below_the_root_would() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        fs::create_dir_all(at("etc/keys/deep")).unwrap();
+        fs::create_dir_all(at("home/a/.ssh")).unwrap();
+        for file in ["etc/shadow", "etc/keys/one", "etc/keys/deep/two", "home/a/.ssh/id_a", "home/a/.ssh/config"] {
+            fs::write(at(file), "").unwrap();
+        }
+        symlink("/etc", at("linked")).unwrap();
+        symlink("../../../../../../etc/shadow", at("etc/out")).unwrap();
+        fs::hard_link(at("etc/shadow"), at("etc/keys/shadow")).unwrap();
+        symlink("/etc/keys", at("etc/keys/again")).unwrap();
+
+        let all = vec![
+            plain("/etc/shadow"),
+            plain("/linked/shadow"),
+            plain("/etc/out"),
+            plain("/etc/none"),
+            plain("/etc/shadow/none"),
+            plain("pipe:[1]"),
+            plain("/etc/keys/"),
+            plain("/etc/keys/deep/"),
+            regex("/home/", "^/home/[^/]*/\\.ssh/id_[^/]*$"),
+        ];
+        let found = look(root.path(), all);
+        assert!(found.failed.is_none() && !found.is_cut, "{found:?}");
+        assert_eq!(names(root.path(), &found, "etc/shadow"), ["/etc/keys/shadow", "/etc/out", "/etc/shadow", "/linked/shadow"]);
+        assert_eq!(names(root.path(), &found, "etc/keys/one"), ["/etc/keys/one"]);
+        assert_eq!(names(root.path(), &found, "etc/keys/deep/two"), ["/etc/keys/deep/two"]);
+        assert_eq!(names(root.path(), &found, "home/a/.ssh/id_a"), ["/home/a/.ssh/id_a"]);
+        assert_eq!(names(root.path(), &found, "home/a/.ssh/config"), [""; 0]);
+    }
+
+    #[test]
+    fn no_more_is_looked_at_than_is_allowed() {
+        let root = tempfile::tempdir().unwrap();
+        for n in 0..FILES + 10 {
+            fs::write(root.path().join(n.to_string()), "").unwrap();
+        }
+        let found = look(root.path(), vec![regex("", "^.*$")]);
+        assert!(found.is_cut);
+        assert_eq!(found.files.len(), FILES);
+        let found = look(root.path(), vec![regex("", "^/1.$")]);
+        assert_eq!((found.files.len(), found.is_cut), (10, false));
+        let mut deep = root.path().to_owned();
+        for _ in 0..=DEPTH {
+            deep.push("d");
+        }
+        fs::create_dir_all(&deep).unwrap();
+        assert!(look(root.path(), vec![regex("/", "^/x$")]).is_cut);
+    }
+
+    #[test]
+    fn folders_within_others_are_looked_through_once() {
+        let found = sought(vec![plain("/a/b/"), plain("/a/"), regex("/a/b/c/", "x"), plain("/ab/"), regex("/a/", "y")]);
+        assert_eq!(found.folders, ["/a/", "/ab/"]);
+        assert!(found.has(b"/a/b/c") && !found.has(b"/a") && !found.has(b"/ac"));
+    }
+}
