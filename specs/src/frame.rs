@@ -396,6 +396,10 @@ mod tests {
         });
         let newer = with(&plan);
         assert_eq!(minicbor::decode::<Plan>(&newer).unwrap(), plan);
+        let regex = SamePath::Regex { folder: "/a/".into(), regex: "^/a/.*$".into() };
+        let same = SameFiles { ops: vec![FileOp::Open], paths: vec![SamePath::Plain("/etc/shadow".into()), regex] };
+        let watching = Plan { same: Some(same), ..plan.clone() };
+        assert_eq!(minicbor::decode::<Plan>(&with(&watching)).unwrap(), watching);
         // new fields come last: what lies before it is as it was
         assert_eq!(newer[1..older.len()], older[1..]);
     }

@@ -32,7 +32,7 @@ pub(crate) fn chmod() -> Event {
             "op": "chmod", "syscall": "fchmodat", "path": "/etc/shadow", "path_b64": "Zg==", "path_source": "kernel",
             "path_argument": "shadow", "path_marks": ["late", "deleted"], "to": {"path": "/x", "path_source": "argument"},
             "flags": ["O_TRUNC", "0x8000000"], "created": false, "mode": "0777", "old_mode": "0640", "uid": 1, "gid": 2, "old_uid": 3,
-            "old_gid": 4, "size": "5", "xattr": "user.a", "inode": "6", "device": "8:1", "result": -1, "error": "EPERM",
+            "old_gid": 4, "size": "5", "xattr": "user.a", "same_as": ["/a\u{fffd}"], "same_as_b64": ["L2H/"], "inode": "6", "device": "8:1", "result": -1, "error": "EPERM",
         },
     }))
     .unwrap()

@@ -555,7 +555,10 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{frame::Wanted, policy::document};
+    use crate::{
+        frame::{SameFiles, SamePath, Wanted},
+        policy::document,
+    };
 
     /// The messages for one policy's rules, and how many rules came of them.
     fn compiled(rules: &str) -> (Vec<String>, usize) {
@@ -619,6 +622,33 @@ mod tests {
         ] {
             assert_eq!(want(rule), all, "{rule}");
         }
+    }
+
+    #[test]
+    fn files_to_watch_are_those_of_rules_that_ask() {
+        let same = |rules: &str| {
+            let text =
+                format!("apiVersion: knark.dev/v1alpha1\nkind: TracePolicy\nmetadata: {{name: p}}\nspec: {{rules: [{rules}]}}");
+            let parsed = document::parse(&text);
+            let (policies, problems) = compile(&[(&parsed.policies[0].value, &parsed.policies[0].node)], &Lists::new());
+            assert_eq!(problems.concat(), [], "{rules}");
+            policies.same_files()
+        };
+        assert_eq!(same("{name: r, file: {ops: [open], paths: [/a]}}"), None);
+        assert_eq!(same("{name: r, file: {ops: [open], paths: [/a]}, except: [{file: {paths: [/b], sameFile: true}}]}"), None);
+        let files = same(
+            "{name: r, file: {ops: [open], paths: [/a, /b/, \"/c/d*\"], sameFile: true}}, {name: s, file: {ops: [chmod], paths: [/e]}}",
+        );
+        let SameFiles { ops, paths } = files.unwrap();
+        assert_eq!(ops, [FileOp::Open]);
+        assert_eq!(paths[..2], [SamePath::Plain("/a".into()), SamePath::Plain("/b/".into())]);
+        let SamePath::Regex { folder, regex } = &paths[2] else { panic!("{paths:?}") };
+        assert_eq!(folder, "/c/");
+        // As a tracer reads it.
+        let mut patterns = crate::policy::pattern::Paths::default();
+        patterns.add(&PathPattern::Regex { regex: regex.clone(), begin: folder.clone() });
+        patterns.finish().unwrap();
+        assert!(!patterns.find(b"/c/dd").is_empty() && patterns.find(b"/c/d/d").is_empty());
     }
 
     #[test]

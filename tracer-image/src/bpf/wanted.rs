@@ -244,6 +244,38 @@ mod tests {
     }
 
     #[test]
+    fn of_watched_files_the_tracer_hears_what_replaces_them() {
+        use FileOp::{Chmod, Create, Open, Rename, Unlink};
+        let files = frame::SameFiles {
+            ops: vec![Open],
+            paths: vec![
+                frame::SamePath::Plain("/etc/shadow".into()),
+                frame::SamePath::Regex { folder: "/keys/".into(), regex: "^/keys/.*[.]pem$".into() },
+                frame::SamePath::Regex { folder: String::new(), regex: "^.*$".into() },
+            ],
+        };
+        let narrow = wanted(&[(&[Open], paths(&["/etc/shadow", "/keys/"]))]);
+        let asks = |wanted: &Wanted, op| wanted.asks_for(Effects::of(op));
+        assert!(!asks(&narrow, Rename));
+        let wanted = narrow.with_same(Some(&files));
+        let kernel = wanted.kernel();
+        for (path, op, in_kernel, exactly) in [
+            ("/etc/shadow", Open, true, true),
+            ("/etc/shadow", Rename, true, false),
+            ("/keys/a", Create, true, false),
+            ("/keys/a", Unlink, true, false),
+            ("/keys/a", Chmod, false, false),
+            ("/etc/x", Create, false, false),
+        ] {
+            assert_eq!(passes(&kernel, op, path), in_kernel, "{op:?} {path}");
+            assert_eq!(wanted.file(op, Some(path.as_bytes())), exactly, "{op:?} {path}");
+        }
+        assert!(asks(&wanted, Rename) && !asks(&wanted, Chmod) && !wanted.file(Rename, None));
+        assert!(wanted.same_file(Open, b"/etc/shadow") && wanted.same_file(Open, b"/keys/x.pem"));
+        assert!(!wanted.same_file(Open, b"/etc/x") && !wanted.same_file(Rename, b"/etc/shadow"));
+    }
+
+    #[test]
     fn nothing_is_not_everything() {
         let none = wanted(&[(&[], paths(&[]))]);
         assert!(!none.files() && !none.file(FileOp::Open, Some(b"/")));
