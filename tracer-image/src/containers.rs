@@ -260,7 +260,9 @@ impl Containers {
             }
         }
         // The container's own comes before those that it has made.
-        roots.values_mut().for_each(|folders| folders.sort_unstable());
+        for folders in roots.values_mut() {
+            folders.sort_unstable();
+        }
         roots
     }
 
