@@ -39,7 +39,7 @@ fn examples() -> Vec<String> {
 #[test]
 fn examples_of_the_documentation_work() {
     let examples = examples();
-    assert_eq!(examples.len(), 3);
+    assert_eq!(examples.len(), 4);
     for example in examples {
         let file = file(&example);
         let path = file.path().to_str().unwrap();
