@@ -13,7 +13,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use knark_specs::{frame::SameFiles, policy::pattern::PatternError};
@@ -61,8 +61,13 @@ struct Wishes {
     /// Every root has been looked at.
     is_settled: bool,
     notes: Vec<String>,
+    /// Where it is looking, and since when; nowhere as soon as that has been told of.
+    looking: Option<(String, Instant)>,
     stop: bool,
 }
+
+/// A look that takes longer is told of: a container may have mounted a file system that never answers.
+const SLOW: Duration = Duration::from_secs(10);
 
 impl Shared {
     fn wishes(&self) -> MutexGuard<'_, Wishes> {
@@ -117,8 +122,23 @@ impl Watch {
 
     /// What the user has to know.
     pub fn take_notes(&self) -> Vec<String> {
-        std::mem::take(&mut self.shared.wishes().notes)
+        let mut wishes = self.shared.wishes();
+        let mut notes = std::mem::take(&mut wishes.notes);
+        if let Some((root, _)) = wishes.looking.take_if(|(_, since)| since.elapsed() > SLOW) {
+            notes.push(format!(
+                "sameFile: looking up watched files {} takes more than {} s; until it ends, no others are looked up",
+                place(&root),
+                SLOW.as_secs()
+            ));
+        }
+        notes
     }
+}
+
+/// Where a root is, in words.
+fn place(root: &str) -> String {
+    // As much of an id as people use.
+    if root.is_empty() { "on the node".to_owned() } else { format!("in container {}", root.get(..12).unwrap_or(root)) }
 }
 
 impl Drop for Watch {

@@ -21,6 +21,10 @@ use crate::bpf::FileId;
 pub const FILES: usize = 1_024;
 /// ... and so many names in folders are looked at for that.
 pub const ENTRIES: usize = 20_000;
+/// Bytes of the paths of those files: a container may give them long names.
+const FILE_BYTES: usize = 128 << 10;
+/// Bytes of the paths of folders that are still to be looked through.
+const FOLDER_BYTES: usize = 1 << 20;
 /// Folders are looked through down to this depth below the one that a glob begins with.
 const DEPTH: usize = 32;
 
@@ -46,6 +50,7 @@ pub struct Found {
     /// A file could not be looked at: which, and why.
     pub failed: Option<(String, io::Error)>,
     by_glob: usize,
+    by_glob_bytes: usize,
     entries: usize,
 }
 
@@ -117,7 +122,9 @@ impl Sought {
         // Each is opened when its turn comes: there may be many, and descriptors are few.
         let mut waiting = vec![(path.to_vec(), 0)];
         let mut first = Some(folder);
+        let mut waiting_bytes = path.len();
         while let Some((path, depth)) = waiting.pop() {
+            waiting_bytes -= path.len();
             let folder = match first.take() {
                 Some(folder) => Ok(folder),
                 None => open_folder(root, &path),
@@ -139,19 +146,22 @@ impl Sought {
                     continue;
                 }
                 found.entries += 1;
-                if found.entries > ENTRIES || found.by_glob >= FILES {
+                if found.entries > ENTRIES || found.by_glob >= FILES || found.by_glob_bytes > FILE_BYTES {
                     found.is_cut = true;
                     return;
                 }
                 let whole = [&path, name].concat();
                 if is_folder(&folder, &entry) {
-                    if depth < DEPTH {
-                        waiting.push(([&whole[..], b"/"].concat(), depth + 1));
+                    if depth < DEPTH && waiting_bytes < FOLDER_BYTES {
+                        let inner = [&whole[..], b"/"].concat();
+                        waiting_bytes += inner.len();
+                        waiting.push((inner, depth + 1));
                     } else {
                         found.is_cut = true;
                     }
                 } else if self.has(&whole) {
                     found.by_glob += 1;
+                    found.by_glob_bytes += whole.len();
                     match open(root, &whole, OFlags::PATH) {
                         Ok(file) => found.add(file.as_fd(), &whole, identify),
                         Err(error) => found.missed(&whole, error),
@@ -293,6 +303,13 @@ mod tests {
         assert_eq!(found.files.len(), FILES);
         let found = look(root.path(), vec![regex("", "^/1.$")]);
         assert_eq!((found.files.len(), found.is_cut), (10, false));
+        let long = "x".repeat(250);
+        fs::create_dir_all(root.path().join(format!("{long}/{long}/{long}"))).unwrap();
+        for n in 0..200 {
+            fs::write(root.path().join(format!("{long}/{long}/{long}/{n}")), "").unwrap();
+        }
+        let found = look(root.path(), vec![regex("", "^/x+/x+/x+/.*$")]);
+        assert!(found.is_cut && found.files.len() < 200, "{}", found.files.len());
         let mut deep = root.path().to_owned();
         for _ in 0..=DEPTH {
             deep.push("d");

@@ -16,6 +16,7 @@ use super::{
     Paths, Shared,
     find::{ENTRIES, FILES, Found, Sought},
     names::Names,
+    place,
 };
 use crate::bpf::{FileId, MapError, WatchedFiles};
 
@@ -77,6 +78,7 @@ impl Looker {
     fn next(&mut self, rested: Instant) -> Option<(String, Vec<PathBuf>)> {
         let shared = Arc::clone(&self.shared);
         let mut wishes = shared.wishes();
+        wishes.looking = None;
         loop {
             if wishes.stop {
                 return None;
@@ -104,6 +106,7 @@ impl Looker {
                 && *due <= now
             {
                 let groups = wishes.roots.get(root).cloned().unwrap_or_default();
+                wishes.looking = Some((root.clone(), now));
                 return Some((root.clone(), groups));
             }
             if !wishes.is_settled && self.due.keys().all(|root| self.found.contains_key(root)) {
@@ -125,7 +128,7 @@ impl Looker {
         };
         let Self { sought, kernel, .. } = self;
         let Found { files, is_cut, failed, .. } = sought.find(opened.as_fd(), |file| kernel.identify(file));
-        let place = if root.is_empty() { "on the node".to_owned() } else { format!("in container {}", short(root)) };
+        let place = place(root);
         if is_cut {
             self.note(format!(
                 "sameFile: {place} there is more below the folders of globs than is looked through ({FILES} files, {ENTRIES} names), \
@@ -199,11 +202,6 @@ impl Looker {
 
 fn names(shared: &Shared) -> RwLockWriteGuard<'_, Names> {
     shared.names.write().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// As much of an id as people use.
-fn short(id: &str) -> &str {
-    id.get(..12).unwrap_or(id)
 }
 
 /// The node's root: that of its first process, unless that can't be seen from here.
