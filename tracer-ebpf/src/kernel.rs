@@ -99,15 +99,17 @@ macro_rules! field {
 /// Members of the current task, and of what its pointers lead to, at the price of a load: the verifier knows their types. Only with
 /// `feature::TASK_REGS`.
 macro_rules! pointed {
-    ($($step:ident),+ => $last:ident as $type:ty) => {
+    ($($step:ident),+ => $last:ident as $type:ty) => {{
         // SAFETY: has no preconditions; the verifier checks that each offset is that of a member, and the kernel that each
         // address is good.
-        unsafe {
+        #[allow(unused_unsafe, reason = "it may stand within a block that is unsafe for other reasons")]
+        let value = unsafe {
             let at = aya_ebpf::helpers::generated::bpf_get_current_task_btf() as *const u8;
             $(let at = core::ptr::read_volatile(at.wrapping_add($crate::kernel::offset!($step) as usize).cast::<*const u8>());)+
             core::ptr::read_volatile(at.wrapping_add($crate::kernel::offset!($last) as usize).cast::<$type>())
-        }
-    };
+        };
+        value
+    }};
 }
 
 /// The same, `typed!(task_real_parent => task_tgid as u32)`; on kernels without such pointers a helper reads each.
