@@ -3,7 +3,10 @@
 
 mod requests;
 
-use knark_specs::event::{Event, What};
+use knark_specs::{
+    event::{Event, What},
+    frame::FileOp,
+};
 
 pub use requests::RequestFilter;
 
@@ -11,7 +14,7 @@ pub use requests::RequestFilter;
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Filters (each repeatable or separated by commas)")]
 pub struct Filter {
-    /// Kinds of events: exec, file, exit, api
+    /// Kinds of events: exec, file, exit, api, write, map-exec
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
     pub on: Vec<Kind>,
     /// Namespaces
@@ -50,6 +53,21 @@ pub enum Kind {
     Exit,
     /// Requests to the Kubernetes API
     Api,
+    /// Writes to files through what is open or mapped: the first of each process through each open file
+    Write,
+    /// Mappings of files that are to be executed, such as libraries: the first by each process
+    MapExec,
+}
+
+impl Kind {
+    /// The operation that it names, if it is one that is watched only where it is named.
+    pub fn op(self) -> Option<FileOp> {
+        match self {
+            Kind::Write => Some(FileOp::Write),
+            Kind::MapExec => Some(FileOp::MapExec),
+            Kind::Exec | Kind::File | Kind::Exit | Kind::Api => None,
+        }
+    }
 }
 
 impl Filter {
@@ -68,7 +86,8 @@ impl Filter {
             What::Api { api } => Some(&api.namespace),
             _ => event.kubernetes.as_ref().map(|pod| &pod.namespace),
         };
-        any(&self.on, |wanted| *wanted == kind)
+        let op = if let What::File { file } = &event.what { Some(file.op) } else { None };
+        any(&self.on, |wanted| *wanted == kind || wanted.op().is_some() && wanted.op() == op)
             && any(&self.namespaces, |name| is_named(name, namespace))
             && any(&self.pods, |name| is_named(name, event.kubernetes.as_ref().map(|k| &k.pod)))
             && any(&self.containers, |name| {

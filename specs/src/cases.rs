@@ -231,7 +231,11 @@ fn plain(kind: &str, partial: &Value) -> Value {
         }),
         _ => {
             let op = text("/file/op").unwrap_or("open");
-            let syscall = if matches!(op, "create" | "write-open") { "open" } else { op };
+            let syscall = match op {
+                "create" | "write-open" => "open",
+                "map-exec" => "mmap",
+                op => op,
+            };
             json!({
                 "op": op, "syscall": syscall, "path": "/", "path_source": "kernel", "created": op == "create",
                 "mode": null, "old_mode": null, "uid": null, "gid": null, "old_uid": null, "old_gid": null, "result": 0,

@@ -295,7 +295,8 @@ pub struct Exec {
 pub struct File {
     /// What was done.
     pub op: FileOp,
-    /// The syscall that did it; `io_uring` where that did it without one, and `32-bit` for all of those.
+    /// The syscall that did it; `io_uring` where that did it without one, `32-bit` for all of those, and `other` for what writes to or
+    /// maps files by the way.
     pub syscall: String,
     /// The file.
     #[serde(flatten)]

@@ -133,7 +133,7 @@ pub struct Probe {
     /// What it is attached to, such as `syscalls:sys_exit_openat`, or a function of a process.
     #[n(0)]
     pub name: String,
-    /// The event kind that it serves: `exec`, `file`, `exit`, `api` or `container`; `body`: a part of events of `api`.
+    /// The event kind that it serves: `exec`, `file`, `write`, `map-exec`, `exit`, `api` or `container`; `body`: a part of events of `api`.
     #[n(1)]
     pub serves: String,
     /// Why it isn't attached; `None` when it is.
@@ -268,7 +268,7 @@ pub struct Want {
 /// Operations that are wanted on some paths.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 pub struct WantedFile {
-    /// What is done; empty: anything.
+    /// What is done; empty: any of [`FileOp::USUAL`].
     #[n(0)]
     pub ops: Vec<FileOp>,
     /// To what: the path as the event says it, or the other one of a rename, link or symlink.

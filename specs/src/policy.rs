@@ -306,7 +306,8 @@ pub enum Origin {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FileMatch {
-    /// What is done; empty: anything.
+    /// What is done; empty: anything but `write` and `map-exec`, which are watched only where they are named. Of an exception:
+    /// anything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ops: Vec<FileOp>,
     /// The file, or the other name of a rename or link (not what a symbolic link says); as paths.

@@ -288,6 +288,22 @@ pub fn entry() -> Entry {
     }
 }
 
+impl Entry {
+    /// Whether it is the execution of a program, which has events of its own.
+    pub fn executes(self) -> bool {
+        const ARM: bool = cfg!(bpf_target_arch = "aarch64");
+        const EXECVE: u32 = if ARM { 221 } else { 59 };
+        const EXECVEAT: u32 = if ARM { 281 } else { 322 };
+        const EXECVE_32: u32 = 11;
+        const EXECVEAT_32: u32 = if ARM { 387 } else { 358 };
+        match self {
+            Entry::Call(nr) => nr == EXECVE || nr == EXECVEAT,
+            Entry::Compat(nr) => nr == EXECVE_32 || nr == EXECVEAT_32,
+            _ => false,
+        }
+    }
+}
+
 /// Where the registers lie that the current task entered the kernel with, on kernels that don't tell.
 #[inline(always)]
 fn registers() -> Option<u64> {

@@ -12,6 +12,7 @@
 //! - `precise`: the kernel's functions that do what is asked of a file, whoever asks; `attribute`: those for extended attributes
 //! - `go`: registers, texts and maps of Go programs; `api`: steps of requests to the Kubernetes API; `body`: what they carry
 //! - `opened`: the record of an open
+//! - `once`: the first write through an open file, and the first mapping of a file's code
 //! - `head`, `file`, `walk`, `call`: what goes into a record; `namespaces`: the ids that a process knows itself by
 //!
 //! Nothing here knows policies. No program stops, slows or changes what it watches. The programs are loaded separately:
@@ -33,6 +34,7 @@ mod head;
 mod kernel;
 mod maps;
 mod namespaces;
+mod once;
 mod opened;
 mod precise;
 mod probes;

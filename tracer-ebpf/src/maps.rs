@@ -8,7 +8,10 @@ use knark_abi::{
     ApiLayout, Count, ExeKey, FileId, INFLIGHT_SMALL, RECORD_BYTES, Rate, RepeatKey, Repeated, WANTED_BYTES, WATCHED_FILES, kind,
 };
 
-use crate::scratch::Scratch;
+use crate::{
+    once::{Mapping, OpenFile, Writer},
+    scratch::Scratch,
+};
 
 /// Records; user space sets its size.
 #[map]
@@ -69,6 +72,20 @@ pub static INFLIGHT_LONG: HashMap<u64, [u8; RECORD_BYTES]> = HashMap::with_max_e
 /// Where threads that are about to change an extended attribute were given leave to write: the mount (`struct vfsmount *`).
 #[map]
 pub static MOUNTS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(4096, 0);
+
+// What is told once. Where there is no room the oldest goes, which is then told a second time.
+
+/// Open files that were written to, by `struct file *`.
+#[map]
+pub static FILES: LruHashMap<u64, OpenFile> = LruHashMap::with_max_entries(16384, 0);
+
+/// Who was told to have written to them.
+#[map]
+pub static WRITERS: LruHashMap<Writer, u8> = LruHashMap::with_max_entries(16384, 0);
+
+/// Which files were told to be mapped, to be executed, and by whom.
+#[map]
+pub static MAPPINGS: LruHashMap<Mapping, u8> = LruHashMap::with_max_entries(16384, 0);
 
 /// Processes whose exit was reported: two threads that end at once may both see that none is left.
 #[map]

@@ -4,7 +4,7 @@
 //! what it is going to change, the path of that is added, which nobody can change any more. Where the function ends, the record
 //! goes.
 
-use knark_abi::{Call, Header, Inode, Op, PRECISE, PathBody, PathPart, effect, kind, mark, note, text, walk as found};
+use knark_abi::{Call, Header, Inode, NO_PART, Op, PRECISE, PathBody, effect, kind, mark, note, text, walk as found};
 
 use crate::{
     begun::{self, Addresses, Ending},
@@ -266,8 +266,6 @@ unsafe fn settle(s: *mut Scratch, number: u32) {
         }
     }
 }
-
-const NO_PART: PathPart = PathPart { walked_len: 0, name_len: 0, walked_flags: 0, name_flags: 0, real_len: 0 };
 
 /// Appends the path of what was found, for the first or second path that was asked for.
 ///

@@ -8,7 +8,7 @@ use core::ptr;
 
 use knark_abi::{ExeKey, RepeatKey, Repeated, WantedKey};
 
-use crate::{call::Given, go::Copies, kernel, maps::SCRATCH, record::Out, walk::Walk};
+use crate::{call::Given, go::Copies, kernel, maps::SCRATCH, once::Deed, record::Out, walk::Walk};
 
 /// How many programs can be under way on one CPU.
 pub const SLOTS: u32 = 4;
@@ -30,6 +30,8 @@ pub struct Scratch {
     pub args: [u64; 6],
     /// The path to append.
     pub given: Given,
+    /// What is told once.
+    pub deed: Deed,
     /// The exe to look up: half the stack, were it there.
     pub key: ExeKey,
     /// The path to look up.

@@ -2,12 +2,13 @@
 
 use std::{fs, io::Write as _};
 
+use knark_specs::frame::{FileOp, Want, WantedFile};
 use serde::Serialize;
 
 use crate::{
     api::servers,
     bpf::{
-        AttachError, CgroupVersion, Events, Options, ProbeState, ProbeStatus, Probes, Tier,
+        AttachError, CgroupVersion, Events, Options, ProbeState, ProbeStatus, Probes, Tier, Wanted,
         features::{self, Features, Lockdown, Tracefs},
         not_precise,
     },
@@ -62,6 +63,8 @@ pub fn run(api: bool) -> anyhow::Result<()> {
 fn trial(api: bool) -> Options {
     let mut options =
         Options { ring_bytes: 64 << 10, events: Events { exec: true, file: true, exit: true, api }, ..Options::default() };
+    let all = WantedFile { ops: FileOp::ALL.to_vec(), ..WantedFile::default() };
+    options.wanted = Some(Wanted::new(&Want { file: vec![all], ..Want::default() }));
     options.scope.cgroups = true;
     options
 }
@@ -121,7 +124,7 @@ fn report(features: Features, trial: &Result<Probes, AttachError>) -> Report {
             driver: driver(),
         },
         runtime: runtime(),
-        events: ["exec", "file", "exit"].into_iter().map(|kind| event(kind, &probes, trial.is_ok())).collect(),
+        events: ["exec", "file", "write", "map-exec", "exit"].into_iter().map(|kind| event(kind, &probes, trial.is_ok())).collect(),
         problems,
     }
 }

@@ -152,6 +152,7 @@ fn file<'a>(head: &'a bpf::Head, process: u32, comm: &[u8], op: FileOp, result: 
         syscall: match head.marks {
             marks if marks & mark::IO_URING != 0 => "io_uring",
             marks if marks & mark::COMPAT != 0 => "32-bit",
+            marks if marks & mark::OTHER_CALL != 0 => "other",
             _ => bpf::call_name(call),
         },
         repeats: head.repeats.map(|bpf::Repeats { count, first_ns, last_ns }| Repeats { count, first_ns, last_ns }),

@@ -64,10 +64,11 @@ Exit status: 0 done (Ctrl-C is the usual end), 1 failed, 2 wrong usage or a poli
 pub struct Args {
     #[command(flatten)]
     target: TargetFlags,
-    /// Kinds of events: exec, file, exit, api
+    /// Kinds of events: exec, file, exit, api, write, map-exec
     ///
     /// exec and file if not given; with policies, those that their rules are about. api, requests to the Kubernetes API, are those
-    /// to every API server on a traced node, whatever the target, or those in audit logs.
+    /// to every API server on a traced node, whatever the target, or those in audit logs. write and map-exec are operations on files
+    /// that are watched only if they are named, here or by a rule.
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
     on: Vec<Kind>,
     /// End after this time, such as 30s or 10m, counted from when all nodes stream

@@ -35,7 +35,14 @@ pub fn of(event: &Event) -> Style {
         What::File { file } if file.result < 0 => RED,
         What::File { file } => match file.op {
             FileOp::Open => PLAIN,
-            FileOp::Create | FileOp::WriteOpen | FileOp::Truncate | FileOp::Mkdir | FileOp::Link | FileOp::Symlink => GREEN,
+            FileOp::MapExec => CYAN,
+            FileOp::Create
+            | FileOp::WriteOpen
+            | FileOp::Write
+            | FileOp::Truncate
+            | FileOp::Mkdir
+            | FileOp::Link
+            | FileOp::Symlink => GREEN,
             FileOp::Rename | FileOp::Unlink | FileOp::Rmdir => MAGENTA,
             FileOp::Chmod | FileOp::Chown | FileOp::Setxattr | FileOp::Removexattr => YELLOW,
         },

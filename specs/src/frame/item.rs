@@ -272,6 +272,12 @@ pub enum FileOp {
     /// An extended attribute removed.
     #[n(13)]
     Removexattr,
+    /// Written to, through a descriptor or a shared mapping: told once for each open file and process. Only where it is named.
+    #[n(22)]
+    Write,
+    /// Mapped to be executed, as libraries are: told once for each file and process. Only where it is named.
+    #[n(23)]
+    MapExec,
 }
 
 impl FileOp {
@@ -291,7 +297,15 @@ impl FileOp {
         Self::Chown,
         Self::Setxattr,
         Self::Removexattr,
+        Self::Write,
+        Self::MapExec,
     ];
+
+    /// Those that are watched where none is named: the others cost those who write and map files something.
+    pub const USUAL: &[Self] = Self::ALL.split_at(Self::ALL.len() - Self::NAMED.len()).0;
+
+    /// Those that are watched only where they are named.
+    pub const NAMED: &[Self] = &[Self::Write, Self::MapExec];
 
     /// The name as JSON and the table show it.
     pub fn name(self) -> &'static str {
@@ -310,6 +324,8 @@ impl FileOp {
             Self::Chown => "chown",
             Self::Setxattr => "setxattr",
             Self::Removexattr => "removexattr",
+            Self::Write => "write",
+            Self::MapExec => "map-exec",
         }
     }
 }

@@ -176,7 +176,13 @@ impl<'c> Compiler<'c> {
     fn rule(&mut self, policy: usize, rule: &Written, field: &str) -> Option<Rule> {
         let subject = match (&rule.exec, &rule.file, &rule.api) {
             (Some(exec), None, None) => Subject::Exec(self.exec(exec, &format!("{field}.exec"))),
-            (None, Some(file), None) => Subject::File(self.file(file, &format!("{field}.file"))),
+            (None, Some(file), None) => {
+                let mut operation = self.file(file, &format!("{field}.file"));
+                if operation.ops.is_empty() {
+                    operation.ops = FileOp::USUAL.to_vec();
+                }
+                Subject::File(operation)
+            }
             (None, None, Some(api)) => {
                 if rule.process.is_some() {
                     let text = "the process of a request is the API server itself".to_owned();

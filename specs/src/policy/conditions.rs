@@ -65,7 +65,7 @@ pub struct Exec {
 /// A file operation.
 #[derive(Debug, Clone, Default)]
 pub struct FileOperation {
-    /// What is done; empty: anything.
+    /// What is done; empty: anything. Of a rule, it isn't empty.
     pub ops: Vec<FileOp>,
     /// Files.
     pub paths: AnyOf,

@@ -154,7 +154,7 @@ impl Index {
             _ if !paths.is_empty() => paths.iter().for_each(|pattern| self.subjects.entry(*pattern).or_default().push(id)),
             _ if !exes.is_empty() => exes.iter().for_each(|pattern| self.exes.entry(*pattern).or_default().push(id)),
             Subject::File(operation) => {
-                let ops = if operation.ops.is_empty() { FileOp::ALL } else { &operation.ops };
+                let ops = if operation.ops.is_empty() { FileOp::USUAL } else { &operation.ops };
                 for op in ops {
                     self.files.entry(*op).or_default().push(id);
                 }

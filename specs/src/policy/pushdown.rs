@@ -57,7 +57,7 @@ impl Policies {
             match &rule.subject {
                 Subject::Exec(exec) => add(&mut execs, self.places(&exec.paths)),
                 Subject::File(operation) => {
-                    let ops = if operation.ops.is_empty() { FileOp::ALL } else { &operation.ops };
+                    let ops = if operation.ops.is_empty() { FileOp::USUAL } else { &operation.ops };
                     for op in ops {
                         add(files.entry(*op).or_insert_with(|| Some(BTreeSet::new())), self.places(&operation.paths));
                     }

@@ -16,7 +16,7 @@ const SYNONYMS: [(&str, &str); 16] = [
     ("notice", "low"),
     ("suid", "setuid"),
     ("sgid", "setgid"),
-    ("write", "write-open"),
+    ("mmap", "map-exec"),
     ("read", "open"),
     ("delete", "unlink"),
     ("remove", "unlink"),

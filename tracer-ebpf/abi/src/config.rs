@@ -67,6 +67,10 @@ pub mod effect {
     pub const SETXATTR: u8 = 12;
     /// An extended attribute removed.
     pub const REMOVEXATTR: u8 = 13;
+    /// Written to, through what is open or mapped.
+    pub const WRITE: u8 = 14;
+    /// Mapped to be executed.
+    pub const MAP_EXEC: u8 = 15;
 
     /// `O_WRONLY | O_RDWR | O_TRUNC`, the same on all architectures: the flags of an open for writing.
     pub const WRITES: u32 = 0o1003;
@@ -297,8 +301,16 @@ pub struct Offsets {
     pub idmap_extent: u32,
     pub idmap_reverse: u32,
     pub inode_i_generation: u32,
+    pub file_f_inode: u32,
+    pub inode_ctime_sec: u32,
+    pub inode_ctime_nsec: u32,
+    pub task_personality: u32,
+    pub vma_vm_file: u32,
+    pub vma_vm_flags: u32,
+    /// `struct backing_file`: where its user's path is; 0 on kernels where `file_f_path` says that.
+    pub backing_user_path: u32,
 }
-const _: () = assert!(size_of::<Offsets>() == 85 * 4);
+const _: () = assert!(size_of::<Offsets>() == 92 * 4);
 
 /// One kind of event on one CPU.
 #[repr(C)]

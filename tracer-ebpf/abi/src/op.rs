@@ -44,13 +44,34 @@ pub enum Op {
     Removexattrat,
     Mknod,
     Mknodat,
+    Write,
+    Pwrite64,
+    Writev,
+    Pwritev,
+    Pwritev2,
+    Sendfile,
+    Splice,
+    CopyFileRange,
+    Fallocate,
+    Mmap,
+    Mprotect,
+    PkeyMprotect,
+    Close,
+    CloseRange,
+    Dup2,
+    Dup3,
 }
 
 impl Op {
+    /// Whether it writes through a descriptor or maps a file: of these, the first is told alone.
+    pub const fn is_told_once(op: u8) -> bool {
+        op >= Op::Write as u8 && op <= Op::PkeyMprotect as u8
+    }
+
     /// How many arguments the call has. In the registers of the others there is anything.
     pub const fn arguments(self) -> u8 {
         match self {
-            Op::Unlink | Op::Rmdir => 1,
+            Op::Unlink | Op::Rmdir | Op::Close => 1,
             Op::Creat
             | Op::Truncate
             | Op::Ftruncate
@@ -62,7 +83,8 @@ impl Op {
             | Op::Fchmod
             | Op::Removexattr
             | Op::Lremovexattr
-            | Op::Fremovexattr => 2,
+            | Op::Fremovexattr
+            | Op::Dup2 => 2,
             Op::Open
             | Op::Openat
             | Op::OpenByHandleAt
@@ -73,10 +95,23 @@ impl Op {
             | Op::Chown
             | Op::Lchown
             | Op::Fchown
-            | Op::Mknod => 3,
-            Op::Openat2 | Op::Renameat | Op::Fchmodat2 | Op::Removexattrat | Op::Mknodat => 4,
-            Op::Renameat2 | Op::Linkat | Op::Fchownat | Op::Setxattr | Op::Lsetxattr | Op::Fsetxattr => 5,
-            Op::Setxattrat => 6,
+            | Op::Mknod
+            | Op::Write
+            | Op::Writev
+            | Op::Mprotect
+            | Op::CloseRange
+            | Op::Dup3 => 3,
+            Op::Openat2
+            | Op::Renameat
+            | Op::Fchmodat2
+            | Op::Removexattrat
+            | Op::Mknodat
+            | Op::Pwrite64
+            | Op::Sendfile
+            | Op::Fallocate
+            | Op::PkeyMprotect => 4,
+            Op::Renameat2 | Op::Linkat | Op::Fchownat | Op::Setxattr | Op::Lsetxattr | Op::Fsetxattr | Op::Pwritev => 5,
+            Op::Setxattrat | Op::Pwritev2 | Op::Splice | Op::CopyFileRange | Op::Mmap => 6,
         }
     }
 
@@ -91,7 +126,7 @@ impl Op {
     };
 
     /// All of them, in the order of their numbers.
-    pub const ALL: [Op; 37] = [
+    pub const ALL: [Op; 53] = [
         Op::Open,
         Op::Openat,
         Op::Openat2,
@@ -129,6 +164,22 @@ impl Op {
         Op::Removexattrat,
         Op::Mknod,
         Op::Mknodat,
+        Op::Write,
+        Op::Pwrite64,
+        Op::Writev,
+        Op::Pwritev,
+        Op::Pwritev2,
+        Op::Sendfile,
+        Op::Splice,
+        Op::CopyFileRange,
+        Op::Fallocate,
+        Op::Mmap,
+        Op::Mprotect,
+        Op::PkeyMprotect,
+        Op::Close,
+        Op::CloseRange,
+        Op::Dup2,
+        Op::Dup3,
     ];
 
     /// The operation of that number.

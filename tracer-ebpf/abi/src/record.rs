@@ -96,6 +96,10 @@ pub mod mark {
     pub const COMPAT: u32 = 1 << 16;
     /// The record stands for several events: behind its strings lies [`crate::Repeats`]. User space makes such records.
     pub const REPEATS: u32 = 1 << 17;
+    /// By a system call that isn't among the operations ([`crate::Op`]).
+    pub const OTHER_CALL: u32 = 1 << 26;
+    /// The file was mapped to be executed; without it, mappings are to write.
+    pub const CODE: u32 = 1 << 27;
 }
 
 /// [`PathBody::note`]: what is done to the file ([`crate::effect`]), and this bit.
@@ -228,6 +232,9 @@ pub struct PathPart {
     pub real_len: u16,
 }
 const _: () = assert!(size_of::<PathPart>() == 8);
+
+/// No such path.
+pub const NO_PART: PathPart = PathPart { walked_len: 0, name_len: 0, walked_flags: 0, name_flags: 0, real_len: 0 };
 
 /// Follows the header of a path call. Strings: for each of the two parts the walked path and the argument, then the name
 /// of the extended attribute; then for each part the path of what was found; then what could only be copied at the end.

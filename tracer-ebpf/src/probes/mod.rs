@@ -11,6 +11,7 @@ mod api_user;
 mod cgroup;
 mod exec;
 mod exit;
+mod forget;
 mod fork;
 mod identify;
 mod open_exit;
@@ -18,9 +19,11 @@ mod path_enter;
 mod path_exit;
 mod precise_attributes;
 mod precise_names;
+mod precise_once;
 mod precise_open;
 mod precise_truncate;
 mod precise_xattr;
+mod write;
 
 /// What the tracepoints of single system calls pass: `struct syscall_tp_t` of kernel/trace/trace_syscalls.c.
 #[inline(always)]
@@ -28,6 +31,14 @@ fn number(ctx: &aya_ebpf::programs::TracePointContext) -> u32 {
     use aya_ebpf::EbpfContext as _;
     // SAFETY: an aligned read within the context; the kernel's field is an int or a long, and this is its lower half.
     unsafe { *ctx.as_ptr().cast::<u32>().add(2) }
+}
+
+/// An argument of the call, as it was passed; in enter tracepoints only, of a call that has so many.
+#[inline(always)]
+fn passed(ctx: &aya_ebpf::programs::TracePointContext, index: usize) -> u64 {
+    use aya_ebpf::EbpfContext as _;
+    // SAFETY: an aligned read within the context, as the kernel makes sure of when the program is attached.
+    unsafe { *ctx.as_ptr().cast::<u64>().add(2 + index) }
 }
 
 /// What the call returned; in exit tracepoints only.

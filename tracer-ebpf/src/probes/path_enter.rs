@@ -3,7 +3,7 @@
 //! The record is built here and kept until the call ends, when only its result is missing.
 
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
-use knark_abi::{Call, Header, Inode, Op, PRECISE, PathBody, PathPart, effect, kind, mark, note, text, walk as found};
+use knark_abi::{Call, Header, Inode, NO_PART, Op, PRECISE, PathBody, PathPart, effect, kind, mark, note, text, walk as found};
 
 use crate::{
     begun,
@@ -111,8 +111,6 @@ pub unsafe fn by_path(number: u32, body: *const PathBody, effect: u8) -> bool {
         true
     }
 }
-
-const NO_PART: PathPart = PathPart { walked_len: 0, name_len: 0, walked_flags: 0, name_flags: 0, real_len: 0 };
 
 /// # Safety
 /// `s` must be valid.

@@ -22,9 +22,30 @@ impl Watched {
         matches!(self.op, Op::Open | Op::Openat | Op::Openat2 | Op::Creat | Op::OpenByHandleAt)
     }
 
+    /// Whether it is watched where nothing is named that may be done to files.
+    pub(super) fn is_usual(&self) -> bool {
+        self.effects().has_any(Effects::usual())
+    }
+
+    /// The programs of its tracepoints, where it begins and where it ends.
+    pub(super) fn programs(&self) -> (Option<&'static str>, Option<&'static str>) {
+        match self.op {
+            _ if self.opens() => (None, Some("open_exit")),
+            Op::Splice | Op::CopyFileRange => (Some("copy_enter"), None),
+            Op::Mmap => (Some("map_enter"), None),
+            Op::Mprotect | Op::PkeyMprotect => (None, None),
+            Op::Close => (Some("close_enter"), None),
+            Op::CloseRange => (Some("close_range_enter"), None),
+            Op::Dup2 | Op::Dup3 => (Some("dup_enter"), None),
+            op if Op::is_told_once(op as u8) => (Some("write_enter"), None),
+            _ => (Some("path_enter"), Some("path_exit")),
+        }
+    }
+
     /// All that it may do to a file.
     pub(super) fn effects(&self) -> Effects {
         let more: &[FileOp] = match self.op {
+            Op::Mmap | Op::Mprotect | Op::PkeyMprotect => &[FileOp::Write],
             Op::Unlinkat => &[FileOp::Rmdir],
             _ if self.opens() => &[FileOp::Create, FileOp::WriteOpen],
             _ => &[],
@@ -49,6 +70,11 @@ pub(super) const fn file_op(op: Op) -> FileOp {
         Op::Chown | Op::Lchown | Op::Fchown | Op::Fchownat => FileOp::Chown,
         Op::Setxattr | Op::Lsetxattr | Op::Fsetxattr | Op::Setxattrat => FileOp::Setxattr,
         Op::Removexattr | Op::Lremovexattr | Op::Fremovexattr | Op::Removexattrat => FileOp::Removexattr,
+        Op::Mmap | Op::Mprotect | Op::PkeyMprotect => FileOp::MapExec,
+        Op::Write | Op::Pwrite64 | Op::Writev | Op::Pwritev | Op::Pwritev2 => FileOp::Write,
+        Op::Sendfile | Op::Splice | Op::CopyFileRange | Op::Fallocate => FileOp::Write,
+        // It isn't told, but what is told of writes depends on it.
+        Op::Close | Op::CloseRange | Op::Dup2 | Op::Dup3 => FileOp::Write,
     }
 }
 
@@ -57,6 +83,7 @@ const _: () = {
     assert!(FileOp::WriteOpen as u8 == effect::WRITE_OPEN);
     assert!(FileOp::Unlink as u8 == effect::UNLINK && FileOp::Rmdir as u8 == effect::RMDIR);
     assert!(FileOp::Rename as u8 == effect::RENAME && FileOp::Link as u8 == effect::LINK);
+    assert!(FileOp::Write as u8 == effect::WRITE && FileOp::MapExec as u8 == effect::MAP_EXEC);
     assert!(FileOp::Symlink as u8 == effect::SYMLINK && FileOp::Mkdir as u8 == effect::MKDIR);
 };
 
@@ -148,6 +175,22 @@ pub(super) static WATCHED: [Watched; Op::ALL.len()] = calls! {
     Removexattrat "removexattrat" [466] (AT, NONE, 3, 2);
     Mknod "mknod" [old SYS_mknod] (PATH, NONE, NO, NO);
     Mknodat "mknodat" [SYS_mknodat] (AT, NONE, NO, NO);
+    Write "write" [SYS_write] (FD, NONE, NO, NO);
+    Pwrite64 "pwrite64" [SYS_pwrite64] (FD, NONE, NO, NO);
+    Writev "writev" [SYS_writev] (FD, NONE, NO, NO);
+    Pwritev "pwritev" [SYS_pwritev] (FD, NONE, NO, NO);
+    Pwritev2 "pwritev2" [SYS_pwritev2] (FD, NONE, NO, NO);
+    Sendfile "sendfile64" [SYS_sendfile] (FD, NONE, NO, NO);
+    Splice "splice" [SYS_splice] ((2, NO), NONE, NO, NO);
+    CopyFileRange "copy_file_range" [SYS_copy_file_range] ((2, NO), NONE, NO, NO);
+    Fallocate "fallocate" [SYS_fallocate] (FD, NONE, NO, NO);
+    Mmap "mmap" [SYS_mmap] ((4, NO), NONE, NO, NO);
+    Mprotect "mprotect" [SYS_mprotect] (NONE, NONE, NO, NO);
+    PkeyMprotect "pkey_mprotect" [SYS_pkey_mprotect] (NONE, NONE, NO, NO);
+    Close "close" [SYS_close] (FD, NONE, NO, NO);
+    CloseRange "close_range" [436] (NONE, NONE, NO, NO);
+    Dup2 "dup2" [old SYS_dup2] ((1, NO), NONE, NO, NO);
+    Dup3 "dup3" [SYS_dup3] ((1, NO), NONE, NO, NO);
 };
 
 /// By number, for the programs.

@@ -185,6 +185,7 @@ impl PathCall<'_> {
     pub fn file_op(&self) -> FileOp {
         match self.op {
             Op::Unlinkat if self.flags().is_some_and(|flags| flags & effect::REMOVES_DIR != 0) => FileOp::Rmdir,
+            Op::Mmap | Op::Mprotect | Op::PkeyMprotect if !self.head.has(mark::CODE) => FileOp::Write,
             op => calls::file_op(op),
         }
     }
@@ -214,11 +215,11 @@ impl PathCall<'_> {
         matches!(self.op, Op::Truncate | Op::Ftruncate).then_some(self.args[1])
     }
 
-    /// The call's flags: `AT_*`, or `RENAME_*` of renameat2, or `XATTR_*`.
+    /// The call's flags: `AT_*`, or `RENAME_*` of renameat2, `XATTR_*`, or `MAP_*` of mmap.
     pub fn flags(&self) -> Option<u32> {
         let at = match self.op {
             Op::Unlinkat | Op::Setxattrat | Op::Removexattrat => 2,
-            Op::Fchmodat2 => 3,
+            Op::Fchmodat2 | Op::Mmap => 3,
             Op::Linkat | Op::Renameat2 | Op::Fchownat | Op::Setxattr | Op::Lsetxattr | Op::Fsetxattr => 4,
             _ => return None,
         };

@@ -82,7 +82,7 @@ macro_rules! system_call {
 }
 
 /// The first probe of a group is on the function that is given names.
-pub(super) static GROUPS: [Group; 12] = [
+pub(super) static GROUPS: [Group; 14] = [
     Group {
         calls: &[Op::Chmod, Op::Fchmod, Op::Fchmodat, Op::Fchmodat2],
         tracepoints: Tracepoints::Needless,
@@ -237,6 +237,40 @@ pub(super) static GROUPS: [Group; 12] = [
             if_there(end("set_acl_exit", &["vfs_set_acl"], 4)),
             if_there(begin("remove_acl_enter", &["vfs_remove_acl"], 3)),
             if_there(end("remove_acl_exit", &["vfs_remove_acl"], 3)),
+        ],
+    },
+    Group {
+        calls: &[
+            Op::Write,
+            Op::Pwrite64,
+            Op::Writev,
+            Op::Pwritev,
+            Op::Pwritev2,
+            Op::Sendfile,
+            Op::Splice,
+            Op::CopyFileRange,
+            Op::Fallocate,
+            Op::Close,
+            Op::CloseRange,
+            Op::Dup2,
+            Op::Dup3,
+        ],
+        tracepoints: Tracepoints::Needless,
+        op: Op::Write,
+        tried: &[Op::Write, Op::Close],
+        probes: &[
+            end("file_write_exit", &["security_file_permission"], 2),
+            begin("file_freed", &["security_file_free"], 1),
+        ],
+    },
+    Group {
+        calls: &[Op::Mmap, Op::Mprotect, Op::PkeyMprotect],
+        tracepoints: Tracepoints::Needless,
+        op: Op::Mmap,
+        tried: &[Op::Mmap, Op::Mprotect],
+        probes: &[
+            end("file_map_exit", &["security_mmap_file"], 3),
+            end("file_protect_exit", &["security_file_mprotect"], 3),
         ],
     },
 ];

@@ -15,6 +15,7 @@ use aya::{
     programs::{Program, ProgramError},
 };
 use knark_abi::{CONTROL, Config, ExeKey, WANTED_BYTES, control, feature, scope};
+use knark_specs::frame::FileOp;
 
 use super::{
     Aggregate, AttachError, CgroupVersion, Effects, Hierarchy, Missing, Options, ProbeState, ProbeStatus, Tier, Wanted, api,
@@ -70,7 +71,10 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
     let mut config = config(options, &btf, hierarchy, wanted.as_ref())?;
     let calls = calls::table();
     let numbers = calls::numbers();
-    let asked = |call: &calls::Watched| options.wanted.as_ref().is_none_or(|wanted| wanted.asks_for(call.effects()));
+    let asked = |call: &calls::Watched| {
+        options.events.file && options.wanted.as_ref().map_or(call.is_usual(), |wanted| wanted.asks_for(call.effects()))
+    };
+    let named = |op| options.events.file && options.wanted.as_ref().is_some_and(|wanted| wanted.file(op, None));
     let precise = (options.events.file && options.precise).then(|| precise::plan(&btf, asked));
     (config.copied_names, config.joined) = precise.as_ref().map_or((0, 0), |plan| (plan.copied_names, plan.joined));
     let by_tgid = config.scope & (scope::TGID | scope::EXE) != 0;
@@ -91,6 +95,9 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
         ("EXITED", options.events.exit),
         ("API_SERVERS", options.events.api),
         ("API_RESPONSES", options.body_bytes > 0),
+        ("FILES", named(FileOp::Write)),
+        ("WRITERS", named(FileOp::Write)),
+        ("MAPPINGS", named(FileOp::MapExec)),
         ("REPEATS", options.aggregate.is_some()),
         ("RATE_OF", options.events_per_second.is_some()),
         ("RATES", options.events_per_second.is_some()),
@@ -123,7 +130,7 @@ pub(super) fn load(options: &Options, hierarchy: Option<&Hierarchy>) -> Result<L
         Internal { program: "cgroup_mkdir", tracepoint: "cgroup_mkdir", wanted: options.scope.cgroups, needed: true },
         Internal { program: "cgroup_rmdir", tracepoint: "cgroup_rmdir", wanted: options.scope.cgroups, needed: false },
     ];
-    let bodiless = verify(&mut ebpf, &internal, options)?;
+    let bodiless = verify(&mut ebpf, &internal, options, asked)?;
     let mut loaded = Loaded { ebpf, enters: Vec::new(), exits: Vec::new(), probes: Vec::new(), bodiless };
     for tracepoint in internal.iter().filter(|one| one.wanted) {
         attach_internal(&mut loaded, tracepoint)?;
@@ -249,20 +256,29 @@ where
 
 /// Hands the programs to the kernel's verifier, which takes most of the time that loading takes: at once, on as many
 /// CPUs as there are. Why it refused one for bodies of requests is no failure, but given.
-fn verify(ebpf: &mut Ebpf, internal: &[Internal], options: &Options) -> Result<Option<AttachError>, AttachError> {
+fn verify(
+    ebpf: &mut Ebpf,
+    internal: &[Internal],
+    options: &Options,
+    asked: impl Fn(&calls::Watched) -> bool,
+) -> Result<Option<AttachError>, AttachError> {
+    let of_calls = |name: &str| {
+        let mut programs = WATCHED.iter().filter(|call| asked(call)).map(calls::Watched::programs);
+        programs.any(|(begin, end)| [begin, end].contains(&Some(name)))
+    };
     let outcomes: Vec<(String, Result<(), ProgramError>)> = thread::scope(|scope| {
         let mut threads = Vec::new();
         for (name, program) in ebpf.programs_mut() {
             let name = name.to_owned();
             let internal = internal.iter().find(|probe| probe.program == name);
-            let asked = match name.as_str() {
+            let is_wanted = match name.as_str() {
                 name if precise::owns(name) => false,
                 watched::PROGRAM => options.events.file && !options.same.is_empty(),
                 name if api::PROGRAMS.contains(&name) => options.events.api,
                 name if api::BODY_PROGRAMS.contains(&name) => options.events.api && options.body_bytes > 0,
-                _ => options.events.file,
+                name => of_calls(name),
             };
-            if !internal.map_or(asked, |probe| probe.wanted) {
+            if !internal.map_or(is_wanted, |probe| probe.wanted) {
                 continue;
             }
             let is_run_by_hand = name == watched::PROGRAM;
@@ -324,14 +340,6 @@ fn attach_calls(
     loaded.exits.append(&mut precise.exits);
     let events = Events::open()
         .map_err(|source| AttachError::Tracefs { what: "looking for the system calls' tracepoints".into(), source })?;
-    let fd = |name: &str| match loaded.ebpf.program(name) {
-        Some(Program::TracePoint(program)) => program.fd(),
-        _ => Err(ProgramError::UnexpectedProgramType),
-    };
-    let (open_exit, path_enter, path_exit) = (fd("open_exit"), fd("path_enter"), fd("path_exit"));
-    let program = |of: Result<_, ProgramError>, name| of.map_err(|e| verdict(name, e));
-    let (open_exit, path_enter, path_exit) =
-        (program(open_exit, "open_exit")?, program(path_enter, "path_enter")?, program(path_exit, "path_exit")?);
     for call in WATCHED.iter().filter(|call| asked(call)) {
         let name = call.name.to_owned();
         let (tier, not_precise) = match precise.sees(call.op) {
@@ -347,18 +355,22 @@ fn attach_calls(
             }
             Err(reason) => (Tier::Portable, reason.map(str::to_owned)),
         };
-        let end = if call.opens() { open_exit } else { path_exit };
-        let outcome = attach(&events, "sys_exit", call, end.as_fd()).and_then(|end| {
-            let begin = if call.opens() { None } else { Some(attach(&events, "sys_enter", call, path_enter.as_fd())?) };
-            Ok((end, begin))
-        });
-        let state = match outcome {
-            Ok((end, begin)) => {
-                loaded.exits.push(end);
-                loaded.enters.extend(begin);
-                ProbeState::Attached
+        let state = match call.programs() {
+            (None, None) => ProbeState::Missing(Missing::Forbidden, NO_FILE.into()),
+            (begin, end) => {
+                let attach = |which, program: Option<&str>| {
+                    program.map(|name| attach(&events, which, call, of_tracepoint(&loaded.ebpf, name)?)).transpose()
+                };
+                // The end first, see above.
+                match attach("sys_exit", end).and_then(|end| Ok((end, attach("sys_enter", begin)?))) {
+                    Ok((end, begin)) => {
+                        loaded.exits.extend(end);
+                        loaded.enters.extend(begin);
+                        ProbeState::Attached
+                    }
+                    Err(state) => state,
+                }
             }
-            Err(state) => state,
         };
         loaded.probes.push(ProbeStatus { name, tier, not_precise, state });
     }
@@ -369,6 +381,16 @@ fn attach_calls(
 }
 
 pub(super) const UNSUPPORTED: &str = "not supported by this kernel";
+/// A program for tracepoints.
+fn of_tracepoint<'a>(ebpf: &'a Ebpf, name: &str) -> Result<std::os::fd::BorrowedFd<'a>, ProbeState> {
+    let fd = match ebpf.program(name) {
+        Some(Program::TracePoint(program)) => program.fd(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    };
+    fd.map(|fd| fd.as_fd()).map_err(|e| ProbeState::Missing(Missing::Forbidden, e.to_string()))
+}
+
+pub(super) const NO_FILE: &str = "its tracepoint tells no file";
 pub(super) const NO_SUCH_CALL: &str = "this architecture has no such call";
 
 /// The kernel's own tracepoints that are used.

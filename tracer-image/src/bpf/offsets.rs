@@ -109,7 +109,21 @@ pub(super) fn of(btf: &Btf) -> Result<Offsets, Error> {
         idmap_extent: btf.offset("uid_gid_map", "extent")?,
         idmap_reverse: btf.offset("uid_gid_map", "reverse")?,
         inode_i_generation: btf.offset("inode", "i_generation")?,
+        file_f_inode: btf.offset("file", "f_inode")?,
+        // one time until 6.11, whose name began with two underscores from 6.7 on
+        inode_ctime_sec: any(btf, "inode", ["i_ctime.tv_sec", "__i_ctime.tv_sec", "i_ctime_sec"])?,
+        inode_ctime_nsec: any(btf, "inode", ["i_ctime.tv_nsec", "__i_ctime.tv_nsec", "i_ctime_nsec"])?,
+        task_personality: btf.offset("task_struct", "personality")?,
+        vma_vm_file: btf.offset("vm_area_struct", "vm_file")?,
+        vma_vm_flags: btf.offset("vm_area_struct", "vm_flags")?,
+        // since 6.7
+        backing_user_path: btf.offset("backing_file", "user_path").unwrap_or(0),
     })
+}
+
+/// The first of these members that there is.
+fn any<const N: usize>(btf: &Btf, of: &str, members: [&str; N]) -> Result<u32, Error> {
+    members.iter().map(|member| btf.offset(of, member)).reduce(Result::or).unwrap_or(Err(Error::Layout("nothing")))
 }
 
 /// The bit of `Offsets::task_compat` that a task in a 32-bit call has.

@@ -226,6 +226,8 @@ fn exercise() {
         let _ = fs::fchmod(&memory, Mode::RUSR | Mode::WUSR);
         let _ = fs::fchown(&memory, None, None);
         let _ = fs::ftruncate(&memory, 0);
+        let _ = rustix::io::write(&memory, b"x");
+        map_and_protect(&memory);
         let _ = fs::fsetxattr(&memory, "user.knark", b"", XattrFlags::empty());
         let _ = fs::fremovexattr(&memory, "user.knark");
         if let Ok(path) = CString::new(format!("/proc/self/fd/{}", memory.as_raw_fd())) {
@@ -234,6 +236,21 @@ fn exercise() {
             unsafe {
                 libc::truncate(path.as_ptr(), 0)
             };
+        }
+    }
+}
+
+/// Maps a page of it, has it protected as it is already, and takes it away.
+fn map_and_protect(memory: &OwnedFd) {
+    const PAGE: usize = 4096;
+    #[expect(unsafe_code, reason = "it maps memory")]
+    // SAFETY: the kernel chooses where the page lies, nobody else knows of it, and nothing is read there.
+    unsafe {
+        let (read, private) = (libc::PROT_READ, libc::MAP_PRIVATE);
+        let page = libc::mmap(std::ptr::null_mut(), PAGE, read, private, memory.as_raw_fd(), 0);
+        if page != libc::MAP_FAILED {
+            libc::mprotect(page, PAGE, read);
+            libc::munmap(page, PAGE);
         }
     }
 }

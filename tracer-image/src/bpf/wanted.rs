@@ -18,6 +18,11 @@ impl Effects {
     /// All that can be done to files.
     const FILE: Effects = Effects(!Self::EXEC.0);
 
+    /// What is watched where nothing is named.
+    pub(super) fn usual() -> Effects {
+        Effects::default().with(FileOp::USUAL)
+    }
+
     pub(super) const fn of(op: FileOp) -> Effects {
         Effects(1 << op as u8)
     }
@@ -73,7 +78,7 @@ impl Wanted {
         let mut all = Wanted::default();
         all.add(Effects::EXEC, &want.exec);
         for file in &want.file {
-            let effects = if file.ops.is_empty() { Effects::FILE } else { Effects::default().with(&file.ops) };
+            let effects = if file.ops.is_empty() { Effects::usual() } else { Effects::default().with(&file.ops) };
             all.add(effects, &file.paths);
         }
         all
@@ -281,6 +286,7 @@ mod tests {
         assert!(!none.files() && !none.file(FileOp::Open, Some(b"/")));
         let any = wanted(&[(&[], frame::Wanted::All)]);
         assert!(any.files() && any.file(FileOp::Removexattr, Some(b"")) && !any.exec(b"/sbin/x"));
+        assert!(!any.file(FileOp::Write, None) && !any.file(FileOp::MapExec, Some(b"/lib/x")));
     }
 
     #[test]

@@ -31,3 +31,5 @@ mod storms;
 mod wanted;
 #[cfg(target_arch = "x86_64")]
 mod ways;
+#[cfg(target_arch = "x86_64")]
+mod writes;

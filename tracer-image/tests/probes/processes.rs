@@ -29,7 +29,7 @@ const ROWS: [(&str, &str); 8] = [
     (SCRIPT, "the interpreter as program, the script as file name"),
     (LOADER, "the loader as program, the program among its arguments and as an open"),
     (MEMORY, "its name, marked as memory"),
-    (LIBRARY, "an open of each library, and no mapping"),
+    (LIBRARY, "an open of each library, and its mapping where that is asked for"),
     (SHORT, "its beginning and its end"),
     (AGAIN, "another process, since it started at another time"),
     (PID_NAMESPACE, "the node's id, and beside it the one that it knows"),
@@ -44,7 +44,7 @@ fn are_in_the_table() {
 }
 
 /// Does it in a child, waits for that, and gives its process id and its exit code.
-fn child(of: impl FnOnce() -> i32) -> (u32, i32) {
+pub fn child(of: impl FnOnce() -> i32) -> (u32, i32) {
     let child = unsafe { libc::fork() };
     if child == 0 {
         let code = of();
@@ -58,7 +58,7 @@ fn child(of: impl FnOnce() -> i32) -> (u32, i32) {
 }
 
 /// Runs a program to its end.
-fn run(program: impl AsRef<Path>, args: &[&str]) {
+pub fn run(program: impl AsRef<Path>, args: &[&str]) {
     let program = c(program);
     let args: Vec<_> = args.iter().map(c).collect();
     let pointers: Vec<_> = args.iter().map(|arg| arg.as_ptr()).chain([ptr::null()]).collect();
@@ -66,7 +66,7 @@ fn run(program: impl AsRef<Path>, args: &[&str]) {
     assert_eq!(code, 0, "{}", program.to_string_lossy());
 }
 
-fn in_case(work: &mut Work, case: &str, doing: impl FnOnce()) {
+pub fn in_case(work: &mut Work, case: &str, doing: impl FnOnce()) {
     work.case(case);
     doing();
     work.case("");
@@ -129,7 +129,7 @@ fn are_shown_by_what_is_executed() {
     assert_eq!((lossy(script.exe.walked), lossy(script.filename)), (real("/bin/sh"), lossy(story.word("script"))));
     let memory = exec(&story, MEMORY);
     assert_eq!((lossy(memory.exe.walked), memory.memfd()), ("memfd:payload".into(), true));
-    // What is mapped and what is opened are not the same: a library is there once.
+    // Mappings aren't asked for here: a library is there once.
     let libraries: Vec<_> = opened(&story, LIBRARY).into_iter().filter(|path| path.contains(".so.")).collect();
     let different: BTreeSet<_> = libraries.iter().collect();
     let library = libraries.iter().find(|path| path.contains("/libc.so."));

@@ -91,6 +91,7 @@ pub fn receive(socket: i32) -> i32 {
 #[derive(Clone, Copy)]
 pub enum Ask {
     Openat = 18,
+    Write = 23,
     Renameat = 35,
     Unlinkat = 36,
     Mkdirat = 37,
@@ -192,6 +193,8 @@ impl Ring {
             Ask::Renameat | Ask::Linkat => Entry { len: third as u32, second: fourth, op_flags: fifth as u32, ..entry },
             // (what it says, directory, name)
             Ask::Symlinkat => Entry { fd: second as i32, address: first, second: third, ..entry },
+            // (descriptor, bytes, how many, where)
+            Ask::Write => Entry { len: third as u32, second: fourth, ..entry },
             Ask::Ftruncate => Entry { address: 0, second, ..entry },
             // (descriptor or path, attribute, value, its length, flags)
             Ask::Fsetxattr => Entry { second: third, len: fourth as u32, op_flags: fifth as u32, ..entry },

@@ -93,7 +93,7 @@ fn describe(rule: &Rule, text: &mut String) {
         later.extend((!exec.from.is_empty()).then_some("exec.from"));
     }
     if let Some(file) = &rule.file {
-        let ops = if file.ops.is_empty() { FileOp::ALL } else { &file.ops };
+        let ops = if file.ops.is_empty() { FileOp::USUAL } else { &file.ops };
         let names: Vec<_> = ops.iter().map(|op| op.name()).collect();
         let _ = writeln!(text, "    probes: the system calls that do {}", names.join(", "));
         for (given, name) in [

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use knark_specs::{
-    frame::{Aggregate, Plan},
+    frame::{Aggregate, FileOp, Plan, Want, WantedFile},
     policy::matcher::Policies,
 };
 use tokio::sync::{mpsc, watch};
@@ -123,7 +123,8 @@ impl Args {
             (Kind::File, set.policies.wants_files(), "file"),
             (Kind::Api, set.policies.wants_api(), "api"),
         ] {
-            if wanted && !self.on.is_empty() && !self.on.contains(&kind) {
+            let is_on = self.on.contains(&kind) || kind == Kind::File && self.on.iter().any(|on| on.op().is_some());
+            if wanted && !self.on.is_empty() && !is_on {
                 crate::exit::say(&format!("warning: --on leaves out {name}, so rules about it never match\n"));
             } else if wanted && kind != Kind::Api && self.audit.is_given() && !self.needs_tracers() {
                 let remedy = "name pods or nodes to trace them as well";
@@ -172,7 +173,7 @@ impl Args {
             (Kind::Api, Some(policies)) => policies.wants_api(),
             (Kind::Exec | Kind::File, None) => true,
             (Kind::Api, None) => policies.is_some_and(Policies::wants_api),
-            (Kind::Exit, _) => false,
+            (Kind::Exit | Kind::Write | Kind::MapExec, _) => false,
         };
         let on = |kind| if self.on.is_empty() { by_default(kind) } else { self.on.contains(&kind) };
         if (self.requests.is_given() || self.bodies.bodies) && !on(Kind::Api) && !self.audit.is_given() {
@@ -181,10 +182,10 @@ impl Args {
             ));
         }
         Ok(Plan {
-            want: fixed.map(Policies::want),
+            want: self.want(policies, fixed),
             same: policies.and_then(Policies::same_files),
             exec: on(Kind::Exec),
-            file: on(Kind::File),
+            file: on(Kind::File) || self.named().next().is_some(),
             exit: on(Kind::Exit),
             // Who has the log needs no probes for what it tells.
             api: on(Kind::Api) && !self.audit.is_given(),
@@ -198,6 +199,25 @@ impl Args {
             }),
             ..Plan::default()
         })
+    }
+
+    /// Of the kinds that are asked for, those that are operations on files.
+    fn named(&self) -> impl Iterator<Item = FileOp> + '_ {
+        self.on.iter().filter_map(|kind| kind.op())
+    }
+
+    /// What the kernel is asked for, of those kinds; `None`: all that is usual.
+    fn want(&self, policies: Option<&Policies>, fixed: Option<&Policies>) -> Option<Want> {
+        let files = self.on.is_empty() || self.on.contains(&Kind::File);
+        let mut ops = if files { FileOp::USUAL.to_vec() } else { Vec::new() };
+        match (fixed, policies) {
+            (Some(fixed), _) => return Some(fixed.want()),
+            // What rules will be about isn't known yet.
+            (None, Some(_)) if files => ops.extend(FileOp::NAMED),
+            _ if self.named().next().is_none() => return None,
+            _ => ops.extend(self.named()),
+        }
+        Some(Want { file: vec![WantedFile { ops, ..WantedFile::default() }], ..Want::default() })
     }
 
     /// What is said when nothing sees requests to the Kubernetes API, and whether the trace is in vain then.
