@@ -104,8 +104,8 @@ pub struct Deed {
 /// How it comes about.
 #[derive(Clone, Copy)]
 pub struct Way {
-    /// The operation, where the current task is in no system call that says it.
-    pub op: Op,
+    /// The operation ([`Op`]), where the current task is in no system call that says it.
+    pub op: u8,
     /// Whether the system call is known to be that of the operation.
     pub is_call: bool,
     /// See [`Deed::result`].
@@ -244,7 +244,7 @@ where
 /// The operation and marks; None if no process does it.
 #[inline(always)]
 fn name(way: Way) -> Option<(u8, u32)> {
-    let op = way.op as u8;
+    let op = way.op;
     if way.is_call {
         return Some((op, 0));
     }

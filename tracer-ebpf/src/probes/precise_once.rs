@@ -79,7 +79,7 @@ pub fn file_protect_exit(ctx: FExitContext) -> i32 {
 /// What a security module says of it is the function's result.
 #[inline(always)]
 fn way(op: Op, result: u64, prot: u64, flags: u64) -> Way {
-    Way { op, is_call: false, result: i64::from(result as i32), prot, flags }
+    Way { op: op as u8, is_call: false, result: i64::from(result as i32), prot, flags }
 }
 
 /// A pointer as a number: what the verifier knows of it would keep it from being a key.

@@ -39,7 +39,7 @@ pub fn map_enter(ctx: TracePointContext) -> u32 {
         && let Some(verdict) = scope::admit()
         && let Some((file, _)) = file::of_descriptor(kernel::current(), super::passed(&ctx, 4) as i32)
     {
-        once::mapped(verdict, file, flags & SHARED != 0, Way { op: Op::Mmap, is_call: true, result: 0, prot, flags });
+        once::mapped(verdict, file, flags & SHARED != 0, Way { op: Op::Mmap as u8, is_call: true, result: 0, prot, flags });
     }
     0
 }
@@ -50,7 +50,7 @@ fn write(ctx: &TracePointContext, fd: u64) {
         && let Some((file, _)) = file::of_descriptor(kernel::current(), fd as i32)
         && field!(file, file_f_mode as u32).unwrap_or(WRITE) & WRITE != 0
     {
-        let op = Op::of(kernel::call(super::number(ctx)).op).unwrap_or(Op::Write);
+        let op = kernel::call(super::number(ctx)).op;
         once::written(verdict, file, Way { op, is_call: true, result: 0, prot: 0, flags: 0 });
     }
 }
