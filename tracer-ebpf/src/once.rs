@@ -36,6 +36,8 @@ const INTERNAL: u64 = 0u64.wrapping_sub(22);
 /// `BPF_NOEXIST`, and what it gives where there is one.
 const NEW: u64 = 1;
 const EEXIST: i32 = -17;
+/// Of [`knark_first_write`] and [`knark_first_mapping`].
+const TAKE_BACK: u32 = 1;
 
 /// An open file that was written to.
 #[repr(C)]
@@ -149,20 +151,52 @@ pub fn forget(file: u64) {
 }
 
 #[inline(always)]
-fn write(verdict: u8, file: u64, way: Way) -> Option<()> {
+fn write(verdict: u8, file: u64, way: Way) {
+    let is_forbidden = u32::from(way.result < 0);
+    if knark_first_write(file, is_forbidden, 0) == 0 {
+        return;
+    }
+    let Some(place) = file::place(file + offset!(file_f_path)) else { return };
+    if !is_behind(file, place) && !tell(verdict, effect::WRITE, way, place) {
+        knark_first_write(file, is_forbidden, TAKE_BACK);
+    }
+}
+
+/// Notes that the current process writes through this open file, and gives 1 if that is new and the file a regular one. With
+/// [`TAKE_BACK`]: takes the note back.
+///
+/// Global, so that its memory on the stack is free again when more is done.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn knark_first_write(file: u64, is_forbidden: u32, take_back: u32) -> u32 {
+    writer(file, is_forbidden).map_or(0, |writer| note(&WRITERS, &writer, take_back))
+}
+
+#[inline(always)]
+fn writer(file: u64, is_forbidden: u32) -> Option<Writer> {
     let inode = field!(file, file_f_inode)?;
-    if field!(inode, inode_i_mode as u16)? & FORMAT != REGULAR {
+    if !is_regular(inode) {
         return None;
     }
-    let place = file::place(file + offset!(file_f_path))?;
+    let dentry = file::place(file + offset!(file_f_path))?.dentry;
     // struct dentry { ..; struct dentry *d_parent; struct qstr { u32 hash; u32 len; const char *name; } d_name; .. }
-    let [folder, name] = read::<[u64; 2]>(place.dentry + offset!(dentry_d_parent))?;
-    let since = since(file, inode);
-    let writer = Writer { who: who(), file, since, folder, name, is_forbidden: u64::from(way.result < 0) };
-    if WRITERS.get_ptr(writer).is_none() {
-        tell(&WRITERS, writer, verdict, effect::WRITE, way, place, is_behind(inode, place, folder));
+    let [folder, name] = read::<[u64; 2]>(dentry + offset!(dentry_d_parent))?;
+    Some(Writer { who: who(), file, since: since(file, inode), folder, name, is_forbidden: u64::from(is_forbidden) })
+}
+
+#[inline(always)]
+fn is_regular(inode: u64) -> bool {
+    field!(inode, inode_i_mode as u16).is_some_and(|mode| mode & FORMAT == REGULAR)
+}
+
+#[inline(always)]
+fn note<K>(told: &LruHashMap<K, u8>, key: &K, take_back: u32) -> u32 {
+    if take_back != 0 {
+        let _ = told.remove(key);
+        return 0;
     }
-    Some(())
+    // Another CPU may be faster. Where the map has no room at all, it is told.
+    u32::from(told.get_ptr(key).is_none() && told.insert(key, 1, NEW) != Err(EEXIST))
 }
 
 /// When this open file was first written to.
@@ -183,62 +217,78 @@ fn since(file: u64, inode: u64) -> u64 {
 /// Whether a file system has opened the file for itself, to carry out what is done to a file of its own, as overlays do: in a mount
 /// of the kernel's own, or, before 6.7, under the name of its own file.
 #[inline(always)]
-fn is_behind(inode: u64, place: Place, folder: u64) -> bool {
-    let of_mount = || field!(place.mnt - offset!(mount_mnt), mount_mnt_ns) == Some(INTERNAL);
-    // What lives in memory only is in such a mount, too, and in no folder.
-    field!(place.dentry, dentry_d_inode) != Some(inode) || folder != place.dentry && of_mount()
+fn is_behind(file: u64, place: Place) -> bool {
+    field!(file, file_f_inode) != field!(place.dentry, dentry_d_inode) || is_internal(place)
+}
+
+/// Whether a file has a folder, in a mount of the kernel's own: what lives in memory only is in such mounts, too, and in no folder.
+#[inline(always)]
+fn is_internal(place: Place) -> bool {
+    field!(place.mnt - offset!(mount_mnt), mount_mnt_ns) == Some(INTERNAL)
+        && field!(place.dentry, dentry_d_parent) != Some(place.dentry)
 }
 
 #[inline(always)]
-fn map_code(verdict: u8, file: u64, way: Way) -> Option<()> {
-    let mut place = file::place(file + offset!(file_f_path))?;
-    let user_path = offset!(backing_user_path);
-    if user_path != 0 && field!(place.mnt - offset!(mount_mnt), mount_mnt_ns)? == INTERNAL {
-        let folder = field!(place.dentry, dentry_d_parent)?;
-        if folder != place.dentry {
-            place = file::place(file + user_path)?;
-        }
+fn map_code(verdict: u8, file: u64, way: Way) {
+    if !way.is_call && kernel::entry().executes() {
+        return;
     }
-    let inode = field!(place.dentry, dentry_d_inode)?;
-    if field!(inode, inode_i_mode as u16)? & FORMAT != REGULAR {
+    let user_path = offset!(backing_user_path);
+    let Some(mut place) = file::place(file + offset!(file_f_path)) else { return };
+    if user_path != 0 && is_internal(place) {
+        place = file::place(file + user_path).unwrap_or(place);
+    }
+    let is_forbidden = u32::from(way.result < 0);
+    if knark_first_mapping(place.dentry, is_forbidden, 0) != 0 && !tell(verdict, effect::MAP_EXEC, way, place) {
+        knark_first_mapping(place.dentry, is_forbidden, TAKE_BACK);
+    }
+}
+
+/// The same as [`knark_first_write`], of mapping the file of this dentry to execute it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn knark_first_mapping(dentry: u64, is_forbidden: u32, take_back: u32) -> u32 {
+    mapping(dentry, is_forbidden).map_or(0, |mapping| note(&MAPPINGS, &mapping, take_back))
+}
+
+#[inline(always)]
+fn mapping(dentry: u64, is_forbidden: u32) -> Option<Mapping> {
+    let inode = field!(dentry, dentry_d_inode)?;
+    if !is_regular(inode) {
         return None;
     }
-    let mapping = Mapping {
+    Some(Mapping {
         who: who(),
         inode,
         number: field!(inode, inode_i_ino)?,
         changed_sec: field!(inode, inode_ctime_sec)?,
         changed_nsec: field!(inode, inode_ctime_nsec as u32)?,
-        is_forbidden: u32::from(way.result < 0),
-    };
-    if MAPPINGS.get_ptr(mapping).is_none() && !(!way.is_call && kernel::entry().executes()) {
-        tell(&MAPPINGS, mapping, verdict, effect::MAP_EXEC, way, place, false);
-    }
-    Some(())
+        is_forbidden,
+    })
 }
 
-/// Tells it, unless another CPU was faster. `is_nobodys`: not even that.
+/// Tells it, if it is wanted. Gives false if it is lost.
 #[inline(always)]
-fn tell<K>(told: &LruHashMap<K, u8>, key: K, verdict: u8, effect: u8, way: Way, place: Place, is_nobodys: bool)
-where
-    K: Copy,
-{
+fn tell(verdict: u8, effect: u8, way: Way, place: Place) -> bool {
     // SAFETY: the scratch memory is this program's own.
     let done = scratch::with(|s, number| unsafe {
-        if told.insert(key, 1, NEW) == Err(EEXIST) || is_nobodys {
-            return;
-        }
-        let Some((op, marks)) = name(way) else { return };
+        let Some((op, marks)) = name(way) else { return true };
         let marks = if effect == effect::MAP_EXEC { marks | mark::CODE } else { marks };
         (*s).deed = Deed { op, effect, verdict, pad: 0, marks, result: way.result, prot: way.prot, flags: way.flags, place };
-        if knark_tell(number) == 0 {
-            let _ = told.remove(key);
+        if knark_describe(number) == 0 || knark_begin(number) == 0 || knark_file(number) == 0 {
+            return true;
         }
+        if storm::holds_back(s, number, kind::PATH) {
+            // If it was too much, it is lost.
+            return config!(event_ns) == 0;
+        }
+        Out::emit(&raw mut (*s).out, kind::PATH, record::QUIET)
     });
     if done.is_none() {
         record::seen(kind::PATH);
         record::no_room(kind::PATH);
     }
+    done == Some(true)
 }
 
 /// The operation and marks; None if no process does it.
@@ -269,41 +319,25 @@ fn who() -> Who {
     }
 }
 
-/// Hands over the record of the deed in that scratch memory, if it is wanted. Gives 0 if it was to be told and is lost: then the next
-/// one like it is told.
+/// Makes the body of the deed's record in that scratch memory. Gives 0 if it isn't wanted.
 ///
-/// Global, so that the verifier looks at it once.
+/// Global, so that the verifier looks at it once; and apart from what comes next, so that they share memory on the stack.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn knark_tell(number: u32) -> u32 {
+pub extern "C" fn knark_describe(number: u32) -> u32 {
     let Some(s) = scratch::of(number) else { return 0 };
     // SAFETY: `s` is the caller's own scratch memory.
-    u32::from(unsafe { report(s, number) })
-}
-
-/// # Safety
-/// `s` must be the scratch memory of that number.
-#[inline(always)]
-unsafe fn report(s: *mut Scratch, number: u32) -> bool {
-    // SAFETY: by this function's contract.
     unsafe {
         let deed = &raw const (*s).deed;
         let effect = (*deed).effect;
-        let dentry = (*deed).place.dentry;
-        knark_walk(number, kernel::current(), (*deed).place.mnt, dentry);
+        knark_walk(number, kernel::current(), (*deed).place.mnt, (*deed).place.dentry);
         if wanted::effect(effect) == Wanted::ByPath && knark_wanted_walked(number, u32::from(effect)) == 0 {
-            return true;
+            return 0;
         }
-        record::seen(kind::PATH);
         let out = &raw mut (*s).out;
-        let head = Out::head(out);
         let body = Out::body::<PathBody>(out);
-        head::fill(head, kind::PATH, (*deed).op, (*deed).verdict);
-        (*head).marks = (*deed).marks;
         (*body).result = (*deed).result;
         (*body).args = [0, 0, (*deed).prot, (*deed).flags, 0, 0];
-        (*body).enter_ns = (*head).boot_ns;
-        (*body).inode = Inode { ino: 0, size: 0, dev: 0, mode: 0, uid: 0, gid: 0 };
         (*body).first = NO_PART;
         (*body).second = NO_PART;
         (*body).nr = 0;
@@ -313,13 +347,41 @@ unsafe fn report(s: *mut Scratch, number: u32) -> bool {
         let w = &raw mut (*s).walk;
         (*body).first.walked_len = Out::walked(out, w);
         (*body).first.walked_flags = (*w).flags;
-        file::inode(head, &raw mut (*body).inode, dentry);
-        if storm::holds_back(s, number, kind::PATH) {
-            // If it was too much, it is lost.
-            return config!(event_ns) == 0;
-        }
-        Out::emit(out, kind::PATH, record::QUIET)
     }
+    1
+}
+
+/// Counts the deed in that scratch memory, and puts before its record's body who did it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn knark_begin(number: u32) -> u32 {
+    let Some(s) = scratch::of(number) else { return 0 };
+    record::seen(kind::PATH);
+    // SAFETY: `s` is the caller's own scratch memory.
+    unsafe {
+        let deed = &raw const (*s).deed;
+        let out = &raw mut (*s).out;
+        let head = Out::head(out);
+        head::fill(head, kind::PATH, (*deed).op, (*deed).verdict);
+        (*head).marks = (*deed).marks;
+        (*Out::at::<PathBody>(out)).enter_ns = (*head).boot_ns;
+    }
+    1
+}
+
+/// Puts into the record what file it is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn knark_file(number: u32) -> u32 {
+    let Some(s) = scratch::of(number) else { return 0 };
+    // SAFETY: `s` is the caller's own scratch memory.
+    unsafe {
+        let out = &raw mut (*s).out;
+        let body = Out::at::<PathBody>(out);
+        (*body).inode = Inode { ino: 0, size: 0, dev: 0, mode: 0, uid: 0, gid: 0 };
+        file::inode(Out::head(out), &raw mut (*body).inode, (*s).deed.place.dentry);
+    }
+    1
 }
 
 const _: () = assert!(size_of::<Writer>() == 64 && size_of::<Mapping>() == 56 && size_of::<Deed>() == 48);
