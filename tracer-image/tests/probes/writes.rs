@@ -15,7 +15,7 @@ use knark_tracer::bpf::{Options, PathCall, Probes, Record, Scope, Tier, Wanted, 
 
 use crate::{
     coverage::{NOT_SEEN, Row, SEEN, how, row},
-    harness::{ALL, Story, Work, attach, close, lossy, mount, ok, open, private_folder, result, run as work_with},
+    harness::{self, ALL, Story, Work, attach, close, lossy, mount, ok, open, private_folder, result, run as work_with},
     processes::{child, in_case, run},
     ways::{Ask, Ring, int80, low, receive, send, sockets},
 };
@@ -243,6 +243,8 @@ fn are_as_the_table_says() {
         in_an_overlay(work, folder.path());
     });
     assert_eq!(story.status, 0);
+    // Where one group of programs can be had, these can.
+    assert_eq!(["write", "mmap"].map(precise), [harness::precise("fchmodat"); 2]);
     let folder = lossy(story.word("folder"));
     for (case, call, path, in_precise, in_portable) in ROWS {
         let Some((_, done)) = story.said().find(|(said, _)| *said == case) else {

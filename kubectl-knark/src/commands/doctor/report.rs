@@ -58,7 +58,7 @@ pub struct Cgroup {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Event {
-    /// exec, file, exit or api.
+    /// exec, file, write, map-exec, exit or api.
     pub kind: String,
     /// precise, portable, or mixed where some calls are in one and some in the other.
     pub tier: String,

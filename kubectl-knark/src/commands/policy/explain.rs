@@ -180,6 +180,9 @@ fn missed(set: &Set, text: &mut String) {
     if set.policies.same_files().is_some() {
         notes.push("sameFile: in the portable tier only opens and calls on descriptors tell which file it is; a file that has just taken a watched path is known under other names once it has been looked up");
     }
+    if ops.iter().any(|op| FileOp::NAMED.contains(op)) {
+        notes.push("write and map-exec are told once for each open file or mapped file and process; portable tier: what becomes writable or executable by mprotect is not seen");
+    }
     if set.policies.wants_api() {
         notes.push("api: only requests to API servers that run on a traced node are seen, not those of a managed control plane");
     }
