@@ -80,6 +80,9 @@ fn doctor_knows_nodes_and_rights() {
 
     let output = knark(&["doctor", "--tracer-namespace", &ns.name, "--node", &nodes[0]]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(text.starts_with("NODE ") && text.contains("exec,file,write,map-exec,exit,api") && !text.contains(&nodes[1]), "{text}");
+    assert!(
+        text.starts_with("NODE ") && text.contains("exec,file,write,map-exec,exit,api") && !text.contains(&nodes[1]),
+        "{text}"
+    );
     ns.assert_clean();
 }

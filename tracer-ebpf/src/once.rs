@@ -134,9 +134,7 @@ pub fn mapped(verdict: u8, file: u64, is_shared: bool, way: Way) {
         write(verdict, file, way);
     }
     let implied = || field!(kernel::current(), task_personality as u32).unwrap_or(0) & READ_IMPLIES_EXEC != 0;
-    if wanted::effect(effect::MAP_EXEC) != Wanted::No
-        && (way.prot & PROT_EXEC != 0 || way.prot & PROT_READ != 0 && implied())
-    {
+    if wanted::effect(effect::MAP_EXEC) != Wanted::No && (way.prot & PROT_EXEC != 0 || way.prot & PROT_READ != 0 && implied()) {
         map_code(verdict, file, way);
     }
 }

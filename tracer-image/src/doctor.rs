@@ -124,7 +124,10 @@ fn report(features: Features, trial: &Result<Probes, AttachError>) -> Report {
             driver: driver(),
         },
         runtime: runtime(),
-        events: ["exec", "file", "write", "map-exec", "exit"].into_iter().map(|kind| event(kind, &probes, trial.is_ok())).collect(),
+        events: ["exec", "file", "write", "map-exec", "exit"]
+            .into_iter()
+            .map(|kind| event(kind, &probes, trial.is_ok()))
+            .collect(),
         problems,
     }
 }

@@ -247,7 +247,8 @@ impl Flow {
         if self.options.requests != Requests::Unwanted || self.options.complete && tells_requests {
             self.merge.sort(number as usize);
         }
-        let tells_others = hello.probes.iter().any(|probe| matches!(probe.serves.as_str(), "exec" | "file" | "write" | "map-exec" | "exit"));
+        let tells_others =
+            hello.probes.iter().any(|probe| matches!(probe.serves.as_str(), "exec" | "file" | "write" | "map-exec" | "exit"));
         if tells_requests || tells_others {
             self.only_requests = Some(!tells_others && self.only_requests != Some(false));
         }

@@ -180,13 +180,9 @@ fn change(file: &File, full: bool) -> String {
             from_to(old, owner(file.uid, file.gid))
         }
         FileOp::Setxattr | FileOp::Removexattr => file.xattr.as_ref().map(|name| format!(" {}", cell(name))).unwrap_or_default(),
-        FileOp::Rename
-        | FileOp::Link
-        | FileOp::Symlink
-        | FileOp::Unlink
-        | FileOp::Rmdir
-        | FileOp::Write
-        | FileOp::MapExec => String::new(),
+        FileOp::Rename | FileOp::Link | FileOp::Symlink | FileOp::Unlink | FileOp::Rmdir | FileOp::Write | FileOp::MapExec => {
+            String::new()
+        }
     }
 }
 

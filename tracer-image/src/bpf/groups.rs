@@ -258,19 +258,13 @@ pub(super) static GROUPS: [Group; 14] = [
         tracepoints: Tracepoints::Needless,
         op: Op::Write,
         tried: &[Op::Write, Op::Close],
-        probes: &[
-            end("file_write_exit", &["security_file_permission"], 2),
-            begin("file_freed", &["security_file_free"], 1),
-        ],
+        probes: &[end("file_write_exit", &["security_file_permission"], 2), begin("file_freed", &["security_file_free"], 1)],
     },
     Group {
         calls: &[Op::Mmap, Op::Mprotect, Op::PkeyMprotect],
         tracepoints: Tracepoints::Needless,
         op: Op::Mmap,
         tried: &[Op::Mmap, Op::Mprotect],
-        probes: &[
-            end("file_map_exit", &["security_mmap_file"], 3),
-            end("file_protect_exit", &["security_file_mprotect"], 3),
-        ],
+        probes: &[end("file_map_exit", &["security_mmap_file"], 3), end("file_protect_exit", &["security_file_mprotect"], 3)],
     },
 ];

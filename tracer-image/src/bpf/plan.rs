@@ -67,8 +67,8 @@ impl ProbeStatus {
             "sched_process_fork" | "cgroup_mkdir" | "cgroup_rmdir" => "scope",
             name if name.starts_with(API_SERVER) => "api",
             "mmap" | "mprotect" | "pkey_mprotect" => "map-exec",
-            "write" | "pwrite64" | "writev" | "pwritev" | "pwritev2" | "sendfile64" | "splice" | "copy_file_range" | "fallocate"
-            | "close" | "close_range" | "dup2" | "dup3" => "write",
+            "write" | "pwrite64" | "writev" | "pwritev" | "pwritev2" | "sendfile64" | "splice" | "copy_file_range"
+            | "fallocate" | "close" | "close_range" | "dup2" | "dup3" => "write",
             _ => "file",
         }
     }

@@ -52,10 +52,8 @@ const EXEC: libc::c_int = libc::PROT_EXEC;
 
 /// What sets cases apart, writes, and mappings.
 fn options(paths: Paths) -> Options {
-    let file = vec![
-        WantedFile { ops: vec![FileOp::Truncate], paths: Paths::All },
-        WantedFile { ops: FileOp::NAMED.to_vec(), paths },
-    ];
+    let file =
+        vec![WantedFile { ops: vec![FileOp::Truncate], paths: Paths::All }, WantedFile { ops: FileOp::NAMED.to_vec(), paths }];
     let wanted = Wanted::new(&Want { exec: Paths::All, file });
     Options { scope: Scope { tgids: true, ..Scope::default() }, events: ALL, wanted: Some(wanted), ..Options::default() }
 }
@@ -109,6 +107,7 @@ fn update(name: &CStr) -> i32 {
     fd
 }
 
+#[expect(clippy::many_single_char_names, reason = "a file for each row, called by its letter")]
 fn writes(work: &mut Work) {
     let [a, b, c, d, e, f] = [c"a", c"b", c"c", c"d", c"e", c"f"].map(update);
     let [g, h, i, j, k, source] = [c"g", c"h", c"i", c"j", c"k", c"source"].map(update);
@@ -364,7 +363,8 @@ fn of_libraries_are_seen_once_by_each_program() {
     let story = watch(|work| in_case(work, CASE, || run("/bin/sh", &["sh", "-c", ":"])));
     assert_eq!(story.status, 0);
     let mapped = told(&story, CASE);
-    let files: BTreeSet<_> = mapped.iter().filter_map(|call| call.before).map(|inode| (inode.major, inode.minor, inode.ino)).collect();
+    let files: BTreeSet<_> =
+        mapped.iter().filter_map(|call| call.before).map(|inode| (inode.major, inode.minor, inode.ino)).collect();
     assert_eq!(files.len(), mapped.len(), "{mapped:?}");
     let library = mapped.iter().find(|call| call.path.walked.windows(9).any(|part| part == b"/libc.so."));
     assert!(library.is_some_and(|call| call.file_op() == FileOp::MapExec && call.flags().is_some()), "{mapped:?}");
@@ -398,6 +398,8 @@ fn are_told_of_wanted_paths_alone() {
     assert_eq!(seen, [(FileOp::Write, y.clone()), (FileOp::MapExec, y)]);
     // Those, and what sets the case apart.
     let after = probes.counters().unwrap();
-    let count = |of: fn(&knark_tracer::bpf::Count) -> u64| after.kinds.iter().map(of).sum::<u64>() - before.kinds.iter().map(of).sum::<u64>();
+    let count = |of: fn(&knark_tracer::bpf::Count) -> u64| {
+        after.kinds.iter().map(of).sum::<u64>() - before.kinds.iter().map(of).sum::<u64>()
+    };
     assert_eq!(count(|kind| kind.seen), story.records().count() as u64);
 }
