@@ -171,7 +171,8 @@ fn watched(files: Option<&SameFiles>, text: &mut String) {
 fn missed(set: &Set, text: &mut String) {
     let ops: BTreeSet<_> = set.policies.want().file.iter().flat_map(|file| file.ops.clone()).collect();
     let mut notes = Vec::new();
-    if ops.iter().any(|op| !matches!(op, FileOp::Open | FileOp::Create | FileOp::WriteOpen)) {
+    let by_path = |op: &FileOp| !FileOp::NAMED.contains(op) && !matches!(op, FileOp::Open | FileOp::Create | FileOp::WriteOpen);
+    if ops.iter().any(by_path) {
         notes.push("portable tier: calls that take a path show their argument, not what symbolic links in it lead to; modes and owners before the call are not known, so `becomes` counts the new mode alone");
     }
     if !ops.is_empty() {
