@@ -72,13 +72,14 @@ pub struct Mapping {
     is_forbidden: u32,
 }
 
-/// A process, while it runs one program.
+/// A process, while it runs one program as one user.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Who {
     start_ns: u64,
     exec_id: u64,
-    tgid: u64,
+    tgid: u32,
+    uid: u32,
 }
 
 /// What is done.
@@ -313,7 +314,8 @@ fn who() -> Who {
     Who {
         start_ns: typed!(task_group_leader => task_start_boottime as u64),
         exec_id: typed!(task_group_leader => task_self_exec_id as u64),
-        tgid: u64::from(tgid),
+        tgid,
+        uid: typed!(task_cred => cred_euid as u32),
     }
 }
 

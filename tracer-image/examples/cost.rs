@@ -1,5 +1,5 @@
-//! What the probes cost, in pairs of runs with and without them: `cost [ROUNDS [paths]]`, as root; with `paths`, only what it
-//! costs to tell wanted paths apart.
+//! What the probes cost, in pairs of runs with and without them: `cost [ROUNDS [paths|writes]]`, as root; with `paths`, only what it
+//! costs to tell wanted paths apart; with `writes`, only what it costs to watch writes.
 //!
 //! Of each run the fastest tenth counts, since other programs disturb the rest; of the pairs, the median. Between pairs it waits until the kernel has detached the probes, which takes seconds.
 #![expect(unsafe_code, reason = "clocks and system calls that must not be wrapped")]
@@ -31,8 +31,10 @@ struct Costs {
 
 fn main() {
     let rounds = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(5);
-    if std::env::args().nth(2).as_deref() == Some("paths") {
-        return paths(rounds);
+    match std::env::args().nth(2).as_deref() {
+        Some("paths") => return paths(rounds),
+        Some("writes") => return writes(rounds),
+        _ => {}
     }
     let nobody = [b'?'; 16];
     let both = Events { exec: true, file: true, exit: false, api: false };
@@ -120,6 +122,56 @@ fn paths(rounds: usize) {
     println!("open and close without probes: {:.0} ns", median(alone.into_iter()));
     for ((name, _), added) in cases.iter().zip(added) {
         println!("{name}: open {:+.0} ns", median(added.into_iter()));
+    }
+}
+
+/// What a write costs that isn't the first through its open file, a read, and an open with a write and a close.
+fn writes(rounds: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = std::ffi::CString::new(folder.path().join("file").into_os_string().into_encoded_bytes()).unwrap();
+    fs::write(folder.path().join("file"), "x").unwrap();
+    let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDWR) };
+    let wanted =
+        Some(Wanted::new(&Want { file: vec![WantedFile { ops: vec![FileOp::Write], paths: Paths::All }], ..Want::default() }));
+    let events = Events { exec: false, file: true, exit: false, api: false };
+    let options = |scope| Options { scope, wanted: wanted.clone(), events, exclude_tgids: Vec::new(), ..Options::default() };
+    let cases = [
+        ("no target matches", options(Scope { cgroups: true, ..Scope::default() })),
+        ("everything matches", options(Scope::default())),
+    ];
+    let write = |fd| unsafe {
+        libc::pwrite(fd, c"x".as_ptr().cast(), 1, 0);
+    };
+    let measure = || {
+        [
+            per(CALLS, || write(fd)),
+            per(CALLS, || unsafe {
+                libc::pread(fd, (&raw mut [0_u8; 1]).cast(), 1, 0);
+            }),
+            per(CALLS / 4, || unsafe {
+                let new = libc::open(path.as_ptr(), libc::O_RDWR);
+                write(new);
+                libc::close(new);
+            }),
+        ]
+    };
+    for (name, options) in &cases {
+        let (mut added, mut alone) = ([const { Vec::new() }; 3], [const { Vec::new() }; 3]);
+        for _ in 0..rounds {
+            let before = measure();
+            let (with, _) = draining(Probes::attach(options).unwrap(), measure);
+            wait_until_detached();
+            let after = measure();
+            for at in 0..added.len() {
+                added[at].push(with[at] - f64::midpoint(before[at], after[at]));
+                alone[at].push(before[at]);
+            }
+        }
+        let [added, alone] = [added, alone].map(|figures| figures.map(|figures| median(figures.into_iter())));
+        println!(
+            "{name}: write {:+.0} ns, read {:+.0} ns, open, write and close {:+.0} ns (without: {:.0} ns, {:.0} ns, {:.0} ns)",
+            added[0], added[1], added[2], alone[0], alone[1], alone[2]
+        );
     }
 }
 

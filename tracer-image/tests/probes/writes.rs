@@ -335,6 +335,15 @@ fn are_told_once_for_each_open_file_and_program() {
             });
             write(fd);
         });
+        in_case(work, "as another user", || {
+            child(|| {
+                write(fd);
+                ok(unsafe { libc::setuid(1) }, "setuid");
+                write(fd);
+                write(fd);
+                0
+            });
+        });
         in_case(work, "by a program", || {
             child(|| {
                 write(fd);
@@ -353,6 +362,7 @@ fn are_told_once_for_each_open_file_and_program() {
     let names: BTreeSet<_> = told(&story, "renamed").iter().map(|call| lossy(&call.path.joined())).collect();
     assert!(story.skipped > 0 || names.len() == 2, "{names:?}");
     assert_told(&story, "by a child", 1);
+    assert_told(&story, "as another user", 2);
     let by_program = written("by a program");
     assert!(by_program.len() + usize::try_from(story.skipped).unwrap() >= 2 && by_program.len() <= 2, "{by_program:?}");
 }
