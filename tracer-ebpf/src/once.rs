@@ -14,7 +14,7 @@ use crate::{
     kernel::{self, Entry, config, field, offset, read, typed},
     maps::{FILES, MAPPINGS, WRITERS},
     record::{self, Out},
-    scratch::{self, Scratch},
+    same, scratch,
     storm,
     walk::knark_walk,
     wanted::{self, Wanted, knark_wanted_walked},
@@ -330,8 +330,10 @@ pub extern "C" fn knark_describe(number: u32) -> u32 {
     unsafe {
         let deed = &raw const (*s).deed;
         let effect = (*deed).effect;
+        let same = same::of((*deed).place.dentry);
         knark_walk(number, kernel::current(), (*deed).place.mnt, (*deed).place.dentry);
-        if wanted::effect(effect) == Wanted::ByPath && knark_wanted_walked(number, u32::from(effect)) == 0 {
+        let by_path = wanted::effect(effect) == Wanted::ByPath && !same::is_wanted(same, effect);
+        if by_path && knark_wanted_walked(number, u32::from(effect)) == 0 {
             return 0;
         }
         let out = &raw mut (*s).out;
@@ -344,6 +346,7 @@ pub extern "C" fn knark_describe(number: u32) -> u32 {
         (*body).xattr_len = 0;
         (*body).xattr_flags = 0;
         (*body).note = effect;
+        (*body).same = [same, 0];
         let w = &raw mut (*s).walk;
         (*body).first.walked_len = Out::walked(out, w);
         (*body).first.walked_flags = (*w).flags;

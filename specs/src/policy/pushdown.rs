@@ -80,7 +80,7 @@ impl Policies {
             if let Subject::File(operation) = &rule.subject
                 && operation.same_file
             {
-                ops.extend(if operation.ops.is_empty() { FileOp::ALL } else { &operation.ops });
+                ops.extend(if operation.ops.is_empty() { FileOp::USUAL } else { &operation.ops });
                 patterns.extend(&operation.paths);
             }
         }

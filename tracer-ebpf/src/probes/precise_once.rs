@@ -25,7 +25,7 @@ const VM_SHARED: u64 = 8;
 #[fexit]
 pub fn file_write_exit(ctx: FExitContext) -> i32 {
     let ctx = ctx.as_ptr();
-    if value(ctx, 1) & MAY_WRITE == 0 || kernel::tried(Op::Write) {
+    if value(ctx, 1) & MAY_WRITE == 0 || kernel::tried(Op::Write as u8) {
         return 0;
     }
     if let Some(verdict) = scope::admit() {
@@ -37,7 +37,7 @@ pub fn file_write_exit(ctx: FExitContext) -> i32 {
 /// match-proto: security_file_free(struct file *file)
 #[fentry]
 pub fn file_freed(ctx: FEntryContext) -> i32 {
-    if !kernel::tried(Op::Close) {
+    if !kernel::tried(Op::Close as u8) {
         once::forget(number(ctx.as_ptr(), 0));
     }
     0
@@ -48,7 +48,7 @@ pub fn file_freed(ctx: FEntryContext) -> i32 {
 pub fn file_map_exit(ctx: FExitContext) -> i32 {
     let ctx = ctx.as_ptr();
     let file = number(ctx, 0);
-    if kernel::tried(Op::Mmap) || file == 0 {
+    if kernel::tried(Op::Mmap as u8) || file == 0 {
         return 0;
     }
     if let Some(verdict) = scope::admit() {
@@ -62,7 +62,7 @@ pub fn file_map_exit(ctx: FExitContext) -> i32 {
 #[fexit]
 pub fn file_protect_exit(ctx: FExitContext) -> i32 {
     let ctx = ctx.as_ptr();
-    if kernel::tried(Op::Mprotect) {
+    if kernel::tried(Op::Mprotect as u8) {
         return 0;
     }
     if let Some(verdict) = scope::admit() {
