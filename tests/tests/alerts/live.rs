@@ -28,7 +28,7 @@ fn trace(folder: &tempfile::TempDir, flags: &[&str]) -> Trace {
 
 /// Runs `/bin/true WORD` until something is there.
 fn run_until(word: &str, done: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while !done() {
         assert!(Instant::now() < deadline, "{word} in vain");
         assert!(Command::new("/bin/true").arg(word).status().unwrap().success());
