@@ -9,7 +9,7 @@ kind: TracePolicy
 metadata: {name: bait}
 spec:
   rules:
-  - {name: true-run, severity: high, exec: {exes: ['**/true', '**/busybox']}, message: '{{process.exe}} was run'}
+  - {name: true-run, severity: high, exec: {}, message: '{{process.exe}} was run'}
 ";
 
 #[test]
