@@ -9,6 +9,7 @@ use knark_specs::{
 };
 
 /// What the plugin knows of a node.
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of one another")]
 #[derive(Debug, Default)]
 pub struct Node {
     /// Its name; empty in local mode until the tracer says it.

@@ -199,7 +199,8 @@ pub const CONTROL: usize = 1 + NUMBERS;
 /// In [`CONTROL`], in the place of an operation: functions that do what another one is known by.
 pub mod tried {
     /// do_ftruncate, beside do_sys_ftruncate.
-    pub const DO_FTRUNCATE: u8 = super::NUMBERS as u8 - 1;
+    pub const DO_FTRUNCATE: u8 = 63;
+    const _: () = assert!((DO_FTRUNCATE as usize) < super::NUMBERS);
 }
 
 /// The first of [`CONTROL`].
