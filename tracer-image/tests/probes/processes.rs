@@ -334,7 +334,8 @@ fn as_mapped(map: &[[u32; 3]]) {
     ok(process, "fork");
     drop((ready.1, written.0));
     fs::File::from(ready.0).read_exact(&mut [0]).unwrap();
-    let text: String = map.iter().map(|[own, node, count]| format!("{own} {node} {count}\n")).collect();
+    let lines: Vec<_> = map.iter().map(|[own, node, count]| format!("{own} {node} {count}\n")).collect();
+    let text = lines.concat();
     for file in ["uid_map", "gid_map"] {
         fs::write(format!("/proc/{process}/{file}"), &text).unwrap();
     }
