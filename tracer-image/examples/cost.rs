@@ -145,8 +145,9 @@ fn writes(rounds: usize) {
     let measure = || {
         [
             per(CALLS, || write(fd)),
-            per(CALLS, || unsafe {
-                libc::pread(fd, (&raw mut [0_u8; 1]).cast(), 1, 0);
+            per(CALLS, || {
+                let mut byte = 0_u8;
+                unsafe { libc::pread(fd, (&raw mut byte).cast(), 1, 0) };
             }),
             per(CALLS / 4, || unsafe {
                 let new = libc::open(path.as_ptr(), libc::O_RDWR);
