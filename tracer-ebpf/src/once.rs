@@ -14,8 +14,7 @@ use crate::{
     kernel::{self, Entry, config, field, offset, read, typed},
     maps::{FILES, MAPPINGS, WRITERS},
     record::{self, Out},
-    same, scratch,
-    storm,
+    same, scratch, storm,
     walk::knark_walk,
     wanted::{self, Wanted, knark_wanted_walked},
 };
