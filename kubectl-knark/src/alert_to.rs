@@ -308,3 +308,38 @@ fn key_field(text: &str) -> Result<KeyField, String> {
     let known = || KeyField::ALL.map(KeyField::name).join(", ");
     KeyField::ALL.into_iter().find(|field| field.name() == text).ok_or_else(|| format!("there are {}", known()))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn no_nodes_clock_makes_a_cool_down_longer() {
+        let mut receivers = Receivers {
+            repeats: Repeats::new(vec![KeyField::Rule], 1),
+            running: Vec::new(),
+            lines: Some(Vec::new()),
+            warnings: mpsc::channel(1).1,
+            deadline: watch::channel(None).0,
+            drain: Duration::ZERO,
+            began: Some(Instant::now()),
+            suppressed: 0,
+            patience: watch::channel(false).0,
+            full_since: None,
+            hooks: Vec::new(),
+        };
+        let event = knark_specs::cases::event(json!({ "exec": {} }).as_object().unwrap()).unwrap();
+        let matched = json!({ "policy": "p", "rule": "r", "severity": "high", "message": "m" });
+        let matches = [serde_json::from_value(matched).unwrap()];
+        receivers.tell(&event, &matches, i64::MAX);
+        let told = receivers.now_ns();
+        // Longer than the cool-down.
+        while receivers.now_ns() <= told.map(|told_ns| told_ns + 1) {}
+        receivers.tell(&event, &matches, 0);
+        let mut out = Vec::new();
+        receivers.write(&mut out);
+        assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 2);
+    }
+}

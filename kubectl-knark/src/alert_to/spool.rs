@@ -296,6 +296,7 @@ fn options(make: bool) -> OpenOptions {
 enum Whose {
     Ours,
     /// It has no name any more, or another one has it.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "only Unix removes files that are open"))]
     Nobodys,
     /// Another user's, or one that has other names as well.
     Others,
