@@ -340,6 +340,6 @@ mod tests {
         receivers.tell(&event, &matches, 0);
         let mut out = Vec::new();
         receivers.write(&mut out);
-        assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 2);
+        assert_eq!(String::from_utf8(out).unwrap().lines().count(), 2);
     }
 }
