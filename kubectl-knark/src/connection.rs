@@ -248,9 +248,23 @@ fn clock_offset(status: &Status, started: Instant) -> Option<i64> {
 
 /// This machine's clock, as if nobody had set it since the first time that it was asked for: the order of nodes' events hangs on it.
 fn now() -> Option<Duration> {
-    static FIRST: LazyLock<(SystemTime, Instant)> = LazyLock::new(|| (SystemTime::now(), Instant::now()));
+    static FIRST: LazyLock<(SystemTime, Duration)> = LazyLock::new(|| (SystemTime::now(), running()));
     let (time, at) = &*FIRST;
-    time.checked_add(at.elapsed())?.duration_since(UNIX_EPOCH).ok()
+    time.checked_add(running().checked_sub(*at)?)?.duration_since(UNIX_EPOCH).ok()
+}
+
+/// A clock that nobody sets, and that goes on while the machine sleeps, as those of the nodes do meanwhile.
+#[cfg(target_os = "linux")]
+fn running() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
+/// A clock that nobody sets. After the machine has slept, the nodes' times lag behind as much, all by the same.
+#[cfg(not(target_os = "linux"))]
+fn running() -> Duration {
+    static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
+    FIRST.elapsed()
 }
 
 #[cfg(test)]

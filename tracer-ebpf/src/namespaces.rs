@@ -1,4 +1,5 @@
-//! The ids that a process knows itself by: those of its own namespaces. Most are in the first ones, where nothing is looked up.
+//! The ids that a process knows itself by: those of its own namespaces. Most are in the first ones, where nothing is looked up but
+//! which those are; before Linux 5.11 that, too, takes a helper's reads.
 
 use knark_abi::{UNMAPPED, feature};
 

@@ -57,6 +57,9 @@ struct Cgroup {
     verdict: Verdict,
     /// It lies where this node's kubelet puts its pods: nodes may share a kernel.
     ours: bool,
+    /// The cgroup whose rate limit holds for it: its container's topmost. Never one that lies elsewhere, since a container may give its
+    /// own the name of another one's.
+    rate: u64,
 }
 
 /// A container, which may have cgroups of its own below its cgroup.
@@ -65,8 +68,6 @@ struct Known {
     names: Option<Names>,
     slot: u32,
     cgroups: u32,
-    /// The one whose rate limit holds for all of them: the first that was known of.
-    first: Option<u64>,
 }
 
 /// What to do with an event.
@@ -136,12 +137,13 @@ impl Containers {
         let below_ours =
             |root: &Vec<u8>| path.strip_prefix(root.as_slice()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
         let ours = self.cgroups.get(&parent).is_some_and(|parent| parent.ours) || self.kubepods.as_ref().is_none_or(below_ours);
-        let cgroup = Cgroup { path: path.to_vec(), place: place(path), verdict: Verdict::Ignore, ours };
+        let place = place(path);
+        let rate = self.cgroups.get(&parent).filter(|parent| parent.place == place).map_or(id, |parent| parent.rate);
+        let cgroup = Cgroup { path: path.to_vec(), place, verdict: Verdict::Ignore, ours, rate };
         if let Place::Container { id: container, .. } = &cgroup.place {
-            let known = self.by_id.entry(container.clone()).or_default();
-            known.cgroups += 1;
+            self.by_id.entry(container.clone()).or_default().cgroups += 1;
             if !self.removed.contains(&id) {
-                self.rates.push((id, Some(*known.first.get_or_insert(id))));
+                self.rates.push((id, Some(rate)));
             }
         }
         self.cgroups.insert(id, cgroup);
@@ -154,11 +156,8 @@ impl Containers {
         self.changes.retain(|(changed, _)| *changed != id);
         self.changes.push((id, Verdict::Ignore));
         self.rates.retain(|(changed, _)| *changed != id);
-        if let Some(Place::Container { id: container, .. }) = self.cgroups.get(&id).map(|cgroup| &cgroup.place) {
+        if self.cgroups.get(&id).is_some_and(|cgroup| matches!(cgroup.place, Place::Container { .. })) {
             self.rates.push((id, None));
-            if let Some(known) = self.by_id.get_mut(container).filter(|known| known.first == Some(id)) {
-                known.first = None;
-            }
         }
         self.changed = true;
         self.removed.push_back(id);
