@@ -279,10 +279,14 @@ pub extern "C" fn knark_real(number: u32, mnt: u64, dentry: u64, second: u32) ->
         let out = &raw mut (*s).out;
         let body = Out::at::<PathBody>(out);
         let part = if second == 0 { &raw mut (*body).first } else { &raw mut (*body).second };
-        if mnt == 0 || (*part).real_len != 0 || !Out::has_room(out) {
+        if mnt == 0 || (*part).real_len != 0 {
             return 0;
         }
+        // That it is a watched file is known even where there is no room for its path.
         (*body).same[(second & 1) as usize] = same::of(dentry);
+        if !Out::has_room(out) {
+            return 0;
+        }
         knark_walk(number, kernel::current(), mnt, dentry);
         let w = &raw mut (*s).walk;
         (*part).real_len = Out::walked(out, w);
