@@ -1,6 +1,6 @@
 //! Records of the kernel as items of the stream.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use knark_specs::{
     frame::{self, Exec, Exit, File, FileOp, Item, Path, Repeats},
@@ -14,7 +14,7 @@ use crate::{
     same::Paths,
 };
 
-/// So many watched paths of its files an event tells.
+/// So many watched paths of its files an event tells, of each as many.
 const SAME_AS: usize = 32;
 
 /// Encodes an exec, whose process has just been defined in `process`.
@@ -95,11 +95,14 @@ pub fn path_call(record: &bpf::PathCall<'_>, process: u32, comm: &[u8], watched:
 
 /// The watched paths but for the event's own, which it says already.
 fn same_as<'a>(watched: &'a [Paths], own: &[u8], other: Option<&[u8]>) -> Option<Vec<&'a ByteSlice>> {
-    let mut paths: Vec<&[u8]> = watched.iter().flat_map(|paths| paths.iter()).map(AsRef::as_ref).collect();
-    paths.retain(|path| *path != own && Some(*path) != other);
-    paths.sort_unstable();
-    paths.dedup();
-    paths.truncate(SAME_AS);
+    // Their order stays: what must not be cut comes first.
+    let each = SAME_AS / watched.len().max(1);
+    let of_one = |paths: &'a Paths| {
+        let others = paths.iter().map(AsRef::as_ref).filter(|path: &&[u8]| *path != own && Some(*path) != other);
+        others.take(each).collect::<Vec<&[u8]>>()
+    };
+    let mut seen = BTreeSet::new();
+    let paths: Vec<&[u8]> = watched.iter().flat_map(of_one).filter(|path| seen.insert(*path)).collect();
     (!paths.is_empty()).then(|| paths.into_iter().map(<&ByteSlice>::from).collect())
 }
 
