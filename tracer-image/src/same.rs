@@ -24,7 +24,7 @@ use crate::bpf::WatchedFiles;
 /// Where files are looked for: a container, by its id, or the node itself, whose is empty; and the folders of its control groups.
 pub type Roots = BTreeMap<String, Vec<PathBuf>>;
 
-/// The paths of a file.
+/// The paths of a file: first those of rules that name it exactly.
 pub type Paths = Arc<[Box<[u8]>]>;
 
 /// What goes wrong at the beginning.
@@ -95,12 +95,14 @@ impl Watch {
         }
     }
 
-    /// There may be something new in this one.
-    pub fn look_at(&self, root: &str) {
+    /// There may be something new in this one. False if it isn't known yet, or is to be looked at anyway.
+    pub fn look_at(&self, root: &str) -> bool {
         let mut wishes = self.shared.wishes();
-        if wishes.roots.contains_key(root) && wishes.at_once.insert(root.to_owned()) {
+        let is_taken = wishes.roots.contains_key(root) && wishes.at_once.insert(root.to_owned());
+        if is_taken {
             self.shared.changed.notify_all();
         }
+        is_taken
     }
 
     /// Waits until every root has been looked at; false if that takes longer.

@@ -45,12 +45,14 @@ impl Tracer {
     /// Has a root looked at where this record says that a watched path may lead to another file than before.
     pub(super) fn see_files_change(&mut self, record: &Record<'_>) {
         let Some(watch) = &self.same else { return };
+        let root = self.containers.root(record.head().cgroup);
         let is_news = match record {
-            Record::Exec(exec) if self.containers.root(exec.head.cgroup).is_empty() => false,
+            Record::Exec(_) if root.is_empty() => false,
             Record::Exec(exec) => {
                 let execs = self.young.entry(exec.head.cgroup).or_default();
-                *execs = execs.saturating_add(1);
-                *execs <= FIRST_EXECS
+                // Only what leads to a look counts.
+                *execs += u8::from(*execs < FIRST_EXECS && watch.look_at(root));
+                false
             }
             Record::Open(open) => open.created() && watch.is_about(&encode::open_path(open)),
             Record::Path(call) => {
@@ -65,7 +67,7 @@ impl Tracer {
             _ => false,
         };
         if is_news {
-            watch.look_at(self.containers.root(record.head().cgroup));
+            watch.look_at(root);
         }
     }
 

@@ -28,27 +28,36 @@ const FOLDER_BYTES: usize = 1 << 20;
 /// Folders are looked through down to this depth below the one that a glob begins with.
 const DEPTH: usize = 32;
 
+/// So often the kernel is asked for a path while others rename something.
+const ATTEMPTS: usize = 8;
+
 /// File systems that hold no files of anybody's: proc, sysfs, the two of control groups, debugfs, tracefs, bpf, securityfs.
 const MADE_UP: [u64; 8] = [0x9fa0, 0x6265_6572, 0x0027_e0eb, 0x6367_7270, 0x6462_6720, 0x7472_6163, 0xcafe_4a11, 0x7363_6673];
 
 /// Which paths are watched.
 #[derive(Debug, Default)]
 pub struct Sought {
-    exact: Vec<String>,
+    exact: BTreeSet<String>,
     /// What is to be looked through: none lies within another one.
     folders: Vec<String>,
     patterns: Paths,
 }
 
+/// The paths of files.
+pub type Files = BTreeMap<FileId, BTreeSet<Box<[u8]>>>;
+
 /// What there is.
 #[derive(Debug, Default)]
 pub struct Found {
     /// The paths of files.
-    pub files: BTreeMap<FileId, BTreeSet<Box<[u8]>>>,
+    pub files: Files,
     /// There is more in folders than is looked at.
     pub is_cut: bool,
-    /// A file could not be looked at: which, and why.
+    /// A file or folder could not be looked at: the first one, and why.
     pub failed: Option<(String, io::Error)>,
+    /// The paths of single files that could not be looked at.
+    unknown: BTreeSet<Box<[u8]>>,
+    failures: usize,
     by_glob: usize,
     by_glob_bytes: usize,
     entries: usize,
@@ -93,22 +102,54 @@ impl Sought {
         !self.patterns.find(path).is_empty()
     }
 
-    /// Looks below a root. `identify` tells how the kernel knows what is open.
-    pub fn find(&self, root: BorrowedFd<'_>, mut identify: impl FnMut(BorrowedFd<'_>) -> io::Result<FileId>) -> Found {
+    /// Whether this path is that of a single file, which no glob or folder has to match.
+    pub fn is_exact(&self, path: &[u8]) -> bool {
+        str::from_utf8(path).is_ok_and(|path| self.exact.contains(path))
+    }
+
+    /// Looks below roots; what is looked at is limited for all of them together. `identify` tells how the kernel knows what is open.
+    pub fn find(&self, roots: &[OwnedFd], mut identify: impl FnMut(BorrowedFd<'_>) -> io::Result<FileId>) -> Found {
         let mut found = Found::default();
-        for path in &self.exact {
-            match open(root, path.as_bytes(), OFlags::PATH) {
-                Ok(file) => found.add(file.as_fd(), path.as_bytes(), &mut identify),
-                Err(error) => found.missed(path.as_bytes(), error),
+        for (root, path) in roots.iter().flat_map(|root| self.exact.iter().map(move |path| (root, path.as_bytes()))) {
+            let failures = found.failures;
+            match open(root.as_fd(), path, OFlags::PATH) {
+                Ok(file) => found.add(file.as_fd(), path, &mut identify),
+                Err(error) => found.missed(path, error),
+            }
+            if found.failures > failures {
+                found.unknown.insert(path.into());
             }
         }
-        for folder in &self.folders {
-            match open(root, folder.as_bytes(), OFlags::RDONLY | OFlags::DIRECTORY) {
-                Ok(opened) => self.look_through(root, opened, folder.as_bytes(), &mut found, &mut identify),
-                Err(error) => found.missed(folder.as_bytes(), error),
+        for (root, folder) in
+            roots.iter().flat_map(|root| self.folders.iter().map(move |folder| (root.as_fd(), folder.as_bytes())))
+        {
+            match open(root, folder, OFlags::RDONLY | OFlags::DIRECTORY) {
+                Ok(opened) => self.look_through(root, opened, folder, &mut found, &mut identify),
+                Err(error) => found.missed(folder, error),
             }
         }
         found
+    }
+
+    /// Keeps of what was found before what has only not been looked at this time.
+    pub fn keep(&self, found: &mut Found, before: &Files) {
+        if !found.is_cut && found.failed.is_none() {
+            return;
+        }
+        let seen: BTreeSet<Box<[u8]>> = found.files.values().flatten().cloned().collect();
+        let is_open = |path: &[u8]| if self.is_exact(path) { found.unknown.contains(path) } else { !seen.contains(path) };
+        let before = before.iter().flat_map(|(id, paths)| paths.iter().map(move |path| (*id, path)));
+        let mut kept: Vec<_> = before.filter(|(_, path)| is_open(path)).collect();
+        kept.sort_by_key(|(_, path)| !self.is_exact(path));
+        // Whoever makes and removes files can't have ever more of them kept.
+        let mut bytes = 0;
+        for (id, path) in kept.into_iter().take(FILES) {
+            bytes += path.len();
+            if bytes > FILE_BYTES {
+                break;
+            }
+            found.files.entry(id).or_default().insert(path.clone());
+        }
     }
 
     fn look_through(
@@ -139,8 +180,21 @@ impl Sought {
             if is_made_up(&folder) {
                 continue;
             }
-            let Ok(entries) = Dir::read_from(&folder) else { continue };
-            for entry in entries.flatten() {
+            let entries = match Dir::read_from(&folder) {
+                Ok(entries) => entries,
+                Err(error) => {
+                    found.missed(&path, error);
+                    continue;
+                }
+            };
+            for entry in entries {
+                let entry = match entry {
+                    Ok(entry) => entry,
+                    Err(error) => {
+                        found.missed(&path, error);
+                        break;
+                    }
+                };
                 let name = entry.file_name().to_bytes();
                 if name == b"." || name == b".." {
                     continue;
@@ -174,6 +228,12 @@ impl Sought {
 
 impl Found {
     fn add(&mut self, file: BorrowedFd<'_>, path: &[u8], identify: &mut impl FnMut(BorrowedFd<'_>) -> io::Result<FileId>) {
+        // A link to a device or a folder makes no file of these: what masks something leads to /dev/null, which is everybody's.
+        match fstat(file) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {}
+            Ok(_) => return,
+            Err(error) => return self.missed(path, error),
+        }
         match identify(file) {
             Ok(id) => drop(self.files.entry(id).or_default().insert(path.into())),
             Err(error) => self.fail(path, error),
@@ -188,6 +248,7 @@ impl Found {
     }
 
     fn fail(&mut self, path: &[u8], error: io::Error) {
+        self.failures += 1;
         self.failed.get_or_insert_with(|| (String::from_utf8_lossy(path).into_owned(), error));
     }
 }
@@ -195,7 +256,9 @@ impl Found {
 /// Opens a path as the processes below the root would. That it is a path only keeps devices and pipes from noticing.
 fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+    let once = || openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
+    // Where something is renamed or mounted meanwhile, the kernel can't tell whether `..` leads out of the root.
+    (1..ATTEMPTS).map(|_| once()).find(|outcome| !matches!(outcome, Err(Errno::AGAIN))).unwrap_or_else(once)
 }
 
 /// A folder whose last component is no link to another.
@@ -249,7 +312,7 @@ mod tests {
     }
 
     fn look(root: &Path, paths: Vec<SamePath>) -> Found {
-        sought(paths).find(fs::File::open(root).unwrap().as_fd(), identify)
+        sought(paths).find(&[fs::File::open(root).unwrap().into()], identify)
     }
 
     fn names(root: &Path, found: &Found, file: &str) -> Vec<String> {
@@ -316,6 +379,61 @@ mod tests {
         }
         fs::create_dir_all(&deep).unwrap();
         assert!(look(root.path(), vec![regex("/", "^/x$")]).is_cut);
+    }
+
+    #[test]
+    fn only_what_is_a_file_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        fs::create_dir(at("folder")).unwrap();
+        fs::write(at("file"), "").unwrap();
+        symlink("/folder", at("to_folder")).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(at("socket")).unwrap());
+        let found = look(root.path(), vec![plain("/folder"), plain("/to_folder"), plain("/socket"), regex("/", "^/.*$")]);
+        assert!(found.failed.is_none(), "{found:?}");
+        assert_eq!(found.files.len(), 1);
+        assert_eq!(names(root.path(), &found, "file"), ["/file"]);
+    }
+
+    #[test]
+    fn several_roots_are_looked_at_together() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for folder in ["one", "two"] {
+            fs::create_dir(at(folder)).unwrap();
+            fs::write(at(folder).join("file"), "").unwrap();
+        }
+        let roots = ["one", "two"].map(|name| OwnedFd::from(fs::File::open(at(name)).unwrap()));
+        let found = sought(vec![plain("/file")]).find(&roots, identify);
+        assert_eq!([names(root.path(), &found, "one/file"), names(root.path(), &found, "two/file")], [["/file"], ["/file"]]);
+    }
+
+    #[test]
+    fn what_could_not_be_looked_at_is_kept() {
+        let root = tempfile::tempdir().unwrap();
+        for file in ["exact", "globbed"] {
+            fs::write(root.path().join(file), "").unwrap();
+        }
+        let sought = sought(vec![plain("/exact"), regex("/", "^/glob.*$")]);
+        let roots = [fs::File::open(root.path()).unwrap().into()];
+        let before = sought.find(&roots, identify).files;
+        assert_eq!(before.len(), 2);
+        let with = |change: &dyn Fn(&mut Found)| {
+            let mut found = Found::default();
+            change(&mut found);
+            sought.keep(&mut found, &before);
+            found.files.into_values().flatten().map(|path| String::from_utf8_lossy(&path).into_owned()).collect::<BTreeSet<_>>()
+        };
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        assert_eq!(with(&|_| ()), set(&[]));
+        assert_eq!(with(&|found| found.is_cut = true), set(&["/globbed"]));
+        assert_eq!(with(&|found| found.missed(b"/", Errno::IO)), set(&["/globbed"]));
+        assert_eq!(with(&|found| found.missed(b"/", Errno::NOENT)), set(&[]));
+
+        let mut failed = sought.find(&roots, |_| Err(io::Error::other("broken")));
+        assert!(failed.files.is_empty() && failed.failed.is_some());
+        sought.keep(&mut failed, &before);
+        assert_eq!(failed.files, before);
     }
 
     #[test]

@@ -4,17 +4,20 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::Read as _,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLockWriteGuard},
     time::{Duration, Instant},
 };
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::{
+    fs::{Mode, OFlags, fstat, open},
+    io::Errno,
+};
 
 use super::{
     Paths, Shared,
-    find::{ENTRIES, FILES, Found, Sought},
+    find::{ENTRIES, FILES, Files, Found, Sought},
     names::Names,
     place,
 };
@@ -24,7 +27,7 @@ use crate::bpf::{FileId, MapError, WatchedFiles};
 const EVERY: Duration = Duration::from_secs(2);
 /// After a look it rests so many times as long as that took: a CPU has other things to do.
 const REST: u32 = 20;
-/// So many processes of a container are tried for its root.
+/// The roots of so many processes of a container are looked at.
 const TRIED: usize = 8;
 /// Bytes of cgroup.procs that are read for that.
 const PROCESSES_READ: u64 = 4 << 10;
@@ -44,9 +47,6 @@ pub struct Looker {
     /// Of those, what is still to be told.
     notes: Vec<String>,
 }
-
-/// The paths of files.
-type Files = BTreeMap<FileId, BTreeSet<Box<[u8]>>>;
 
 impl Looker {
     /// Knows nothing yet.
@@ -96,13 +96,13 @@ impl Looker {
                 self.due.entry(root).and_modify(|due| *due = now.min(*due));
             }
             wishes.notes.append(&mut self.notes);
-            // What is new isn't kept waiting.
+            // What is new isn't kept waiting. Of those that have waited for the rest to end, it is the turn of the one due first.
             let due = |(root, due): (&String, &Instant)| {
-                let due = if self.found.contains_key(root) { (*due).max(rested) } else { *due };
-                (due, root.clone())
+                let begin = if self.found.contains_key(root) { (*due).max(rested) } else { *due };
+                (begin, *due, root.clone())
             };
             let first = self.due.iter().map(due).min();
-            if let Some((due, root)) = &first
+            if let Some((due, _, root)) = &first
                 && *due <= now
             {
                 let groups = wishes.roots.get(root).cloned().unwrap_or_default();
@@ -113,22 +113,31 @@ impl Looker {
                 wishes.is_settled = true;
                 shared.changed.notify_all();
             }
-            let pause = first.map_or(EVERY, |(due, _)| due - now);
+            let pause = first.map_or(EVERY, |(due, ..)| due - now);
             wishes = shared.changed.wait_timeout(wishes, pause).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     /// Looks at a root, and brings the kernel up to date.
     fn look(&mut self, root: &str, groups: &[PathBuf]) {
-        let opened = if root.is_empty() { node() } else { container(groups) };
-        let Some(opened) = opened else {
+        let place = place(root);
+        let Opened { roots, failed } = if root.is_empty() { node() } else { container(groups) };
+        if let Some(error) = failed {
+            self.note(format!(
+                "sameFile: {place} the root folder of no process can be opened, so the other names of some files are not known: {error}"
+            ));
+        }
+        if roots.is_empty() {
             // It has no process at present: what it had is watched until it goes.
             self.found.entry(root.to_owned()).or_default();
             return;
-        };
+        }
         let Self { sought, kernel, .. } = self;
-        let Found { files, is_cut, failed, .. } = sought.find(opened.as_fd(), |file| kernel.identify(file));
-        let place = place(root);
+        let mut found = sought.find(&roots, |file| kernel.identify(file));
+        if let Some(before) = self.found.get(root) {
+            sought.keep(&mut found, before);
+        }
+        let Found { files, is_cut, failed, .. } = found;
         if is_cut {
             self.note(format!(
                 "sameFile: {place} there is more below the folders of globs than is looked through ({FILES} files, {ENTRIES} names), \
@@ -160,7 +169,9 @@ impl Looker {
     fn settle(&mut self, id: FileId) {
         let paths: BTreeSet<&[u8]> =
             self.found.values().filter_map(|files| files.get(&id)).flatten().map(AsRef::as_ref).collect();
-        let paths: Paths = paths.into_iter().map(Box::from).collect();
+        // Those that are named exactly come first, lest the many that a glob may match push them out where there is a limit.
+        let (exact, others): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| self.sought.is_exact(path));
+        let paths: Paths = exact.into_iter().chain(others).map(Box::from).collect();
         let shared = Arc::clone(&self.shared);
         let known = self.numbers.get(&id).copied();
         let outcome = match known {
@@ -170,16 +181,16 @@ impl Looker {
                 names(&shared).leaves(number);
                 self.kernel.forget(id)
             }
-            Some(number) => {
-                names(&shared).change(number, paths);
-                Ok(())
-            }
-            None => {
+            // Other paths, another number: records that are on their way mean those that the file had.
+            _ => {
                 let number = names(&shared).add(paths);
                 let outcome = self.kernel.watch(id, number);
-                match outcome {
-                    Ok(()) => drop(self.numbers.insert(id, number)),
-                    Err(_) => names(&shared).leaves(number),
+                let gone = match outcome {
+                    Ok(()) => self.numbers.insert(id, number),
+                    Err(_) => Some(number),
+                };
+                if let Some(gone) = gone {
+                    names(&shared).leaves(gone);
                 }
                 outcome
             }
@@ -204,21 +215,62 @@ fn names(shared: &Shared) -> RwLockWriteGuard<'_, Names> {
     shared.names.write().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Root folders of processes.
+#[derive(Default)]
+struct Opened {
+    /// Each once.
+    roots: Vec<OwnedFd>,
+    /// Why the root of a process that is there could not be opened; only if there is none that could.
+    failed: Option<Errno>,
+}
+
 /// The node's root: that of its first process, unless that can't be seen from here.
-fn node() -> Option<OwnedFd> {
-    root_of(1).or_else(|| open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok())
+fn node() -> Opened {
+    let (root, failed) = match root_of(1) {
+        Ok(root) => (Ok(root), None),
+        Err(error) => (folder("/"), Some(error).filter(|error| !is_gone(*error))),
+    };
+    Opened { roots: root.into_iter().collect(), failed }
 }
 
-/// A container's root: that of one of its processes.
-fn container(groups: &[PathBuf]) -> Option<OwnedFd> {
-    groups.iter().find_map(|group| {
+/// A container's roots: those of its first processes, each of which may have one of its own.
+fn container(groups: &[PathBuf]) -> Opened {
+    let (mut opened, mut distinct, mut tried) = (Opened::default(), BTreeSet::new(), 0);
+    for (group, pid) in groups.iter().flat_map(|group| processes(group).into_iter().map(move |pid| (group, pid))) {
+        let root = root_of(pid).and_then(|root| Ok((fstat(&root)?, root)));
         // The id may be another process's by the time that its root is open; it isn't if it is still there afterwards.
-        processes(group).into_iter().take(TRIED).find_map(|pid| root_of(pid).filter(|_| processes(group).contains(&pid)))
-    })
+        if !processes(group).contains(&pid) {
+            continue;
+        }
+        match root {
+            Ok((stat, root)) => {
+                if distinct.insert((stat.st_dev, stat.st_ino)) {
+                    opened.roots.push(root);
+                }
+            }
+            Err(error) if is_gone(error) => continue,
+            Err(error) => opened.failed = Some(error),
+        }
+        tried += 1;
+        if tried == TRIED {
+            break;
+        }
+    }
+    opened.failed = opened.failed.filter(|_| opened.roots.is_empty());
+    opened
 }
 
-fn root_of(pid: u32) -> Option<OwnedFd> {
-    open(format!("/proc/{pid}/root"), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
+fn root_of(pid: u32) -> Result<OwnedFd, Errno> {
+    folder(&format!("/proc/{pid}/root"))
+}
+
+fn folder(path: &str) -> Result<OwnedFd, Errno> {
+    open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Whether the process is no more: it is waited for at most.
+fn is_gone(error: Errno) -> bool {
+    matches!(error, Errno::NOENT | Errno::SRCH)
 }
 
 /// The first processes of a control group.

@@ -26,11 +26,6 @@ impl Names {
         self.last
     }
 
-    /// The file has these paths now.
-    pub fn change(&mut self, number: u32, paths: Paths) {
-        self.paths.insert(number, paths);
-    }
-
     /// The file isn't watched any more.
     pub fn leaves(&mut self, number: u32) {
         self.gone.push_back(number);
