@@ -342,7 +342,8 @@ pub struct File {
     /// Device, `major:minor`, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// What the call returned: 0 or a descriptor, or a negative errno.
+    /// What the call returned: 0 or a descriptor, or a negative errno. Of `write` and `map-exec`, which are told as they begin, 0 says
+    /// nothing of how they end, and an error is that of the security module that forbids them.
     pub result: i64,
     /// The errno's name, where the call failed: `ENOENT`, `EACCES`, ...
     #[serde(default, skip_serializing_if = "Option::is_none")]

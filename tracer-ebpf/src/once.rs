@@ -59,11 +59,14 @@ pub struct Writer {
     is_forbidden: u64,
 }
 
-/// Who mapped which file, in which state of its contents.
+/// Who mapped which file, under which name, in which state of its contents.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Mapping {
     who: Who,
+    mnt: u64,
+    folder: u64,
+    name: u64,
     inode: u64,
     number: u64,
     changed_sec: u64,
@@ -154,8 +157,14 @@ fn write(verdict: u8, file: u64, way: Way) {
     if knark_first_write(file, is_forbidden, 0) == 0 {
         return;
     }
-    let Some(place) = file::place(file + offset!(file_f_path)) else { return };
-    if !is_behind(file, place) && !tell(verdict, effect::WRITE, way, place) {
+    let place = if way.op == Op::Mprotect as u8 {
+        // A mapping of an overlay's file is to the kernel one of the file behind, and nothing else tells of it.
+        shown(file)
+    } else {
+        file::place(file + offset!(file_f_path)).filter(|place| !is_behind(file, *place))
+    };
+    let Some(place) = place else { return };
+    if !tell(verdict, effect::WRITE, way, place) {
         knark_first_write(file, is_forbidden, TAKE_BACK);
     }
 }
@@ -177,9 +186,15 @@ fn writer(file: u64, is_forbidden: u32) -> Option<Writer> {
         return None;
     }
     let dentry = file::place(file + offset!(file_f_path))?.dentry;
-    // struct dentry { ..; struct dentry *d_parent; struct qstr { u32 hash; u32 len; const char *name; } d_name; .. }
-    let [folder, name] = read::<[u64; 2]>(dentry + offset!(dentry_d_parent))?;
+    let [folder, name] = parent_and_name(dentry)?;
     Some(Writer { who: who(), file, since: since(file, inode), folder, name, is_forbidden: u64::from(is_forbidden) })
+}
+
+/// The folder of a dentry, and hash and length of its name.
+#[inline(always)]
+fn parent_and_name(dentry: u64) -> Option<[u64; 2]> {
+    // struct dentry { ..; struct dentry *d_parent; struct qstr { u32 hash; u32 len; const char *name; } d_name; .. }
+    read(dentry + offset!(dentry_d_parent))
 }
 
 #[inline(always)]
@@ -226,37 +241,48 @@ fn is_internal(place: Place) -> bool {
         && field!(place.dentry, dentry_d_parent) != Some(place.dentry)
 }
 
+/// Where the file is to those who opened it, and not only to the file system that opened it for itself.
+#[inline(always)]
+fn shown(file: u64) -> Option<Place> {
+    let user_path = offset!(backing_user_path);
+    let place = file::place(file + offset!(file_f_path))?;
+    if user_path != 0 && is_internal(place) {
+        return Some(file::place(file + user_path).unwrap_or(place));
+    }
+    Some(place)
+}
+
 #[inline(always)]
 fn map_code(verdict: u8, file: u64, way: Way) {
     if !way.is_call && kernel::entry().executes() {
         return;
     }
-    let user_path = offset!(backing_user_path);
-    let Some(mut place) = file::place(file + offset!(file_f_path)) else { return };
-    if user_path != 0 && is_internal(place) {
-        place = file::place(file + user_path).unwrap_or(place);
-    }
+    let Some(place) = shown(file) else { return };
     let is_forbidden = u32::from(way.result < 0);
-    if knark_first_mapping(place.dentry, is_forbidden, 0) != 0 && !tell(verdict, effect::MAP_EXEC, way, place) {
-        knark_first_mapping(place.dentry, is_forbidden, TAKE_BACK);
+    if knark_first_mapping(place.mnt, place.dentry, is_forbidden, 0) != 0 && !tell(verdict, effect::MAP_EXEC, way, place) {
+        knark_first_mapping(place.mnt, place.dentry, is_forbidden, TAKE_BACK);
     }
 }
 
-/// The same as [`knark_first_write`], of mapping the file of this dentry to execute it.
+/// The same as [`knark_first_write`], of mapping the file of this dentry in this mount to execute it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn knark_first_mapping(dentry: u64, is_forbidden: u32, take_back: u32) -> u32 {
-    mapping(dentry, is_forbidden).map_or(0, |mapping| note(&MAPPINGS, &mapping, take_back))
+pub extern "C" fn knark_first_mapping(mnt: u64, dentry: u64, is_forbidden: u32, take_back: u32) -> u32 {
+    mapping(mnt, dentry, is_forbidden).map_or(0, |mapping| note(&MAPPINGS, &mapping, take_back))
 }
 
 #[inline(always)]
-fn mapping(dentry: u64, is_forbidden: u32) -> Option<Mapping> {
+fn mapping(mnt: u64, dentry: u64, is_forbidden: u32) -> Option<Mapping> {
     let inode = field!(dentry, dentry_d_inode)?;
     if !is_regular(inode) {
         return None;
     }
+    let [folder, name] = parent_and_name(dentry)?;
     Some(Mapping {
         who: who(),
+        mnt,
+        folder,
+        name,
         inode,
         number: field!(inode, inode_i_ino)?,
         changed_sec: field!(inode, inode_ctime_sec)?,
@@ -386,5 +412,5 @@ pub extern "C" fn knark_file(number: u32) -> u32 {
     1
 }
 
-const _: () = assert!(size_of::<Writer>() == 64 && size_of::<Mapping>() == 56 && size_of::<Deed>() == 48);
+const _: () = assert!(size_of::<Writer>() == 64 && size_of::<Mapping>() == 80 && size_of::<Deed>() == 48);
 const _: () = assert!(size_of::<Header>() + size_of::<PathBody>() < 0x200, "where strings begin");

@@ -5,7 +5,7 @@ use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 use crate::{
     file,
     kernel::{self, field, read},
-    once, scope,
+    once,
 };
 
 /// `CLOSE_RANGE_CLOEXEC`: they are closed by an execution, later.
@@ -31,7 +31,7 @@ pub fn dup_enter(ctx: TracePointContext) -> u32 {
 #[tracepoint]
 pub fn close_range_enter(ctx: TracePointContext) -> u32 {
     let [first, last, flags] = [0, 1, 2].map(|index| super::passed(&ctx, index) & 0xffff_ffff);
-    if flags & LATER == 0 && scope::admit().is_some() {
+    if flags & LATER == 0 && !kernel::stopped() {
         let _ = range(first, last);
     }
     0
@@ -39,7 +39,8 @@ pub fn close_range_enter(ctx: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn forget(fd: u64) {
-    if scope::admit().is_some()
+    // Whoever closes it: a task whose writes aren't wanted may share the descriptors of one whose are.
+    if !kernel::stopped()
         && let Some((file, _)) = file::of_descriptor(kernel::current(), fd as i32)
     {
         once::forget(file);

@@ -20,7 +20,7 @@ use crate::{
     ways::{Ask, Ring, int80, low, receive, send, sockets},
 };
 
-pub const ROWS: [Row; 20] = [
+pub const ROWS: [Row; 21] = [
     ("a write through a descriptor that was open before", "write", "/a", SEEN, SEEN),
     ("a write through a descriptor that came over a socket", "write", "/b", SEEN, SEEN),
     ("pwrite64", "pwrite64", "/c", SEEN, SEEN),
@@ -33,6 +33,7 @@ pub const ROWS: [Row; 20] = [
     ("a write through a shared mapping", "mmap", "/j", SEEN, SEEN),
     ("a write through a shared mapping that is made writable later", "mprotect", "/k", SEEN, NOT_SEEN),
     ("a write to a file of an overlay", "write", "/mnt/l", SEEN, SEEN),
+    ("a write through a shared mapping of an overlay's file that is made writable later", "mprotect", "/mnt/t", SEEN, NOT_SEEN),
     ("io_submit: a write", "write", "/m", SEEN, NOT_SEEN),
     ("io_uring: write", "write", "/n", SEEN, NOT_SEEN),
     ("int 0x80: write", "write", "/o", SEEN, NOT_SEEN),
@@ -216,14 +217,17 @@ fn in_an_overlay(work: &mut Work, folder: &Path) {
     for name in ["lo", "up", "wk"] {
         fs::create_dir(name).unwrap();
     }
-    for name in ["lo/l", "lo/r"] {
+    for name in ["lo/l", "lo/r", "lo/t"] {
         fs::write(name, [0; 4096]).unwrap();
     }
     mount(c"overlay", &folder.join("mnt"), "overlay", 0, "lowerdir=lo,upperdir=up,workdir=wk");
-    let (l, r) = (update(c"mnt/l"), open("mnt/r", libc::O_RDONLY));
+    let (l, r, t) = (update(c"mnt/l"), open("mnt/r", libc::O_RDONLY), update(c"mnt/t"));
     let later = map(r, READ, libc::MAP_PRIVATE);
+    let shared = map(t, READ, libc::MAP_SHARED);
     row(work, "a write to a file of an overlay", || write(l));
     row(work, "a mapping of an overlay's file that is made executable later", || protect(later, READ | EXEC));
+    let case = "a write through a shared mapping of an overlay's file that is made writable later";
+    row(work, case, || protect(shared, READ | WRITE));
 }
 
 #[test]
@@ -344,6 +348,13 @@ fn are_told_once_for_each_open_file_and_program() {
                 0
             });
         });
+        in_case(work, "mapped", || {
+            fs::hard_link("other", "linked").unwrap();
+            mount(c".", &folder.path().join("mounted"), "none", libc::MS_BIND, "");
+            for name in ["other", "linked", "mounted/other", "other", "linked", "mounted/other"] {
+                map(open(name, libc::O_RDONLY), READ | EXEC, libc::MAP_PRIVATE);
+            }
+        });
         in_case(work, "by a program", || {
             child(|| {
                 write(fd);
@@ -363,6 +374,9 @@ fn are_told_once_for_each_open_file_and_program() {
     assert!(story.skipped > 0 || names.len() == 2, "{names:?}");
     assert_told(&story, "by a child", 1);
     assert_told(&story, "as another user", 2);
+    assert_told(&story, "mapped", 3);
+    let names: BTreeSet<_> = told(&story, "mapped").iter().map(|call| lossy(&call.path.joined())).collect();
+    assert!(story.skipped > 0 || names.len() == 3, "{names:?}");
     let by_program = written("by a program");
     assert!(by_program.len() + usize::try_from(story.skipped).unwrap() >= 2 && by_program.len() <= 2, "{by_program:?}");
 }

@@ -123,9 +123,16 @@ impl Args {
             (Kind::File, set.policies.wants_files(), "file"),
             (Kind::Api, set.policies.wants_api(), "api"),
         ] {
-            let is_on = self.on.contains(&kind) || kind == Kind::File && self.on.iter().any(|on| on.op().is_some());
-            if wanted && !self.on.is_empty() && !is_on {
-                crate::exit::say(&format!("warning: --on leaves out {name}, so rules about it never match\n"));
+            let left_out = if kind == Kind::File && self.named().next().is_some() {
+                let ops: Vec<_> = set.policies.want().file.into_iter().flat_map(|file| file.ops).collect();
+                ops.into_iter().filter(|op| !leaves_in(&self.on, *op)).map(FileOp::name).collect::<Vec<_>>().join(", ")
+            } else if self.on.is_empty() || self.on.contains(&kind) {
+                String::new()
+            } else {
+                name.to_owned()
+            };
+            if wanted && !left_out.is_empty() {
+                crate::exit::say(&format!("warning: --on leaves out {left_out}, so rules about that never match\n"));
             } else if wanted && kind != Kind::Api && self.audit.is_given() && !self.needs_tracers() {
                 let remedy = "name pods or nodes to trace them as well";
                 crate::exit::say(&format!(
@@ -183,7 +190,10 @@ impl Args {
         }
         Ok(Plan {
             want: self.want(policies, fixed),
-            same: policies.and_then(Policies::same_files),
+            same: policies.and_then(Policies::same_files).map(|mut same| {
+                same.ops.retain(|op| leaves_in(&self.on, *op));
+                same
+            }),
             exec: on(Kind::Exec),
             file: on(Kind::File) || self.named().next().is_some(),
             exit: on(Kind::Exit),
@@ -211,7 +221,7 @@ impl Args {
         let files = self.on.is_empty() || self.on.contains(&Kind::File);
         let mut ops = if files { FileOp::USUAL.to_vec() } else { Vec::new() };
         match (fixed, policies) {
-            (Some(fixed), _) => return Some(fixed.want()),
+            (Some(fixed), _) => return Some(left_in(fixed.want(), &self.on)),
             // What rules will be about isn't known yet.
             (None, Some(_)) if files => ops.extend(FileOp::NAMED),
             _ if self.named().next().is_none() => return None,
@@ -254,5 +264,44 @@ impl Args {
             complete: false,
             local: self.host.local,
         })
+    }
+}
+
+/// Whether `--on` leaves this operation in, where something asks for it.
+fn leaves_in(on: &[Kind], op: FileOp) -> bool {
+    on.is_empty() || on.contains(&Kind::File) || on.iter().any(|kind| kind.op() == Some(op))
+}
+
+/// What rules want, without the operations that `--on` leaves out.
+fn left_in(mut want: Want, on: &[Kind]) -> Want {
+    want.file.retain_mut(|file| {
+        file.ops.retain(|op| leaves_in(on, *op));
+        // None would mean the usual ones.
+        !file.ops.is_empty()
+    });
+    want
+}
+
+#[cfg(test)]
+mod tests {
+    use knark_specs::frame::{FileOp, Want, WantedFile};
+
+    use super::left_in;
+    use crate::filter::Kind;
+
+    #[test]
+    fn rules_get_what_on_leaves_in() {
+        let file = |ops: &[FileOp]| WantedFile { ops: ops.to_vec(), ..WantedFile::default() };
+        let rules = || vec![file(&[FileOp::Chmod]), file(&[FileOp::Chown, FileOp::Write])];
+        for (on, left) in [
+            (&[][..], rules()),
+            (&[Kind::File], rules()),
+            (&[Kind::File, Kind::MapExec], rules()),
+            (&[Kind::Exec, Kind::Write], vec![file(&[FileOp::Write])]),
+            (&[Kind::MapExec], vec![]),
+            (&[Kind::Exec], vec![]),
+        ] {
+            assert_eq!(left_in(Want { file: rules(), ..Want::default() }, on).file, left, "{on:?}");
+        }
     }
 }
