@@ -5,6 +5,7 @@ use knark_abi::Offsets;
 use super::btf::{Btf, Error};
 
 /// Looks all of them up.
+#[expect(clippy::too_many_lines, reason = "a line for each")]
 pub(super) fn of(btf: &Btf) -> Result<Offsets, Error> {
     // the programs read these together
     let link = (
