@@ -114,7 +114,8 @@ fn a_process_in_namespaces_of_its_own_has_both_ids() {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
     // There before the trace, and without a part of it that would execute something.
-    let script = "n=0; while [ ! -e go ]; do /bin/true tick-$n; n=$((n+1)); sleep 0.05; done; : > mine";
+    let script = "n=0; while [ ! -e go ]; do /bin/true tick-$n; n=$((n+1)); sleep 0.05; done; : > mine; \
+                  while [ ! -e seen ]; do sleep 0.05; done";
     let mut inside = Command::new("setpriv");
     inside.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
     inside.args(["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "/bin/sh", "-c", script]);
@@ -124,6 +125,8 @@ fn a_process_in_namespaces_of_its_own_has_both_ids() {
     File::create(folder.path().join("go")).unwrap();
     let of = |event: &Value| ["ns_pid", "ns_uid", "ns_gid", "uid", "source"].map(|name| event["process"][name].clone());
     let mine = trace.event("what the shell made", |e| e["file"]["path"].as_str().is_some_and(|path| path.ends_with("/mine")));
+    // Until then it is there to be looked up.
+    File::create(folder.path().join("seen")).unwrap();
     assert_eq!(serde_json::json!(of(&mine)), serde_json::json!([1, 0, 0, 65534, "proc"]), "{mine}");
     assert!(mine["process"]["pid"].as_u64() > Some(1), "{mine}");
     let tick = trace.event("what it executed", |e| e["type"] == "exec" && e["process"]["comm"] == "true");
