@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # The oldest that the probes are for; one with typed pointers; the one whose verifier is the pickiest; what comes next.
 kernels=(5.10 6.1 6.12 7 arm64/6.12)
 # Seconds for one machine. On one that has both processors to itself it takes up to 200 s.
-deadline=600
+deadline=1200
 at_once=2
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/kubectl-knark/kernels
 work=$(mktemp -d)
