@@ -258,14 +258,15 @@ start() {
   machines[$!]="$release $name $SECONDS"
 }
 
-# boot WHAT LOG EMULATOR...: once more where the machine dies before its command says anything. Rarely, a kernel that changes its own
-# code while it starts has the other emulated CPU run what is half changed.
+# boot WHAT LOG EMULATOR...: once more where the machine dies, be it before its command says anything. Rarely, a kernel that changes its
+# own code, as it does when a tracepoint is attached, has the other emulated CPU run what is half changed.
 boot() {
   local what=$1 log=$2 status=0
   shift 2
   timeout --kill-after 2 "$deadline" "$@" > "$log.qemu" 2>&1 < /dev/null || status=$?
-  if [[ ! -s $log ]] && ((status != 124)); then
-    echo "$what: the machine died while it started (qemu ended with $status); once more"
+  if ((status != 124)) && { [[ ! -s $log ]] || grep -qs 'Kernel panic' "$log.kernel"; }; then
+    echo "$what: the machine died (qemu ended with $status); once more. The end of what its kernel said:"
+    tail -n 40 "$log.kernel" 2> /dev/null | grep -E 'RIP|Code|panic' | sed 's/^/  /' || true
     status=0
     timeout --kill-after 2 "$deadline" "$@" > "$log.qemu" 2>&1 < /dev/null || status=$?
   fi
